@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# make            dm-repl.ko for KDIR's kernel, in build/RELEASE/
+# make help       the rest
+
+RUNNING := /lib/modules/$(shell uname -r)/build
+NEWEST   = $(lastword $(shell ls -d /usr/src/linux-headers-*-amd64 2>/dev/null | sort -V))
+KDIR    ?= $(if $(wildcard $(RUNNING)),$(RUNNING),$(NEWEST))
+W       ?= 1
+
+# (kernel.release of Debian's headers is not what uname -r says.)
+RELEASE := $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' \
+		$(KDIR)/include/generated/utsrelease.h 2>/dev/null)
+BUILD    = $(CURDIR)/build/$(RELEASE)
+INSTALL_MOD_DIR ?= updates
+
+# Kbuild writes beside the sources; so each kernel has a folder of links to them.
+SOURCES  = $(wildcard dm-repl/*.c dm-repl/*.h dm-repl/*.sh dm-repl/Kbuild)
+KMAKE    = $(MAKE) -C $(KDIR) M=$(BUILD) W=$(W) --no-print-directory
+
+PREFIX  ?= /usr/local
+export PREFIX
+
+.PHONY: all module tools links sparse checkpatch install uninstall clean help \
+	setup check check-debug check-unit check-vm compat dkms-check demo \
+	bench bench-short shellcheck
+
+all: module tools
+
+# ---------------------------------------------------------------- the module
+
+module: links
+	@+$(KMAKE) modules
+
+links:
+	@test -n "$(RELEASE)" || { \
+	  echo "no kernel headers in '$(KDIR)': apt-get install linux-headers-amd64, or make KDIR=..." >&2; \
+	  exit 1; }
+	@mkdir -p $(BUILD)
+	@find $(BUILD) -maxdepth 1 -type l ! -exec test -e {} \; -delete
+	@for f in $(SOURCES); do \
+	   l=$(BUILD)/$${f##*/}; \
+	   [ -L $$l ] || ln -s ../../$$f $$l; \
+	 done
+
+sparse: links
+	@command -v sparse >/dev/null || { echo "missing: apt-get install sparse" >&2; exit 1; }
+	@+rm -f $(BUILD)/*.o
+	@+$(KMAKE) C=2 modules 2>&1 | tee $(BUILD)/sparse.log
+	@! grep -E '(warning|error):' $(BUILD)/sparse.log
+
+# checkpatch.pl is in no headers package: it comes from Debian's linux-source.
+CHECKPATCH = $(shell tests/vm/checkpatch-path)
+checkpatch:
+	@p=$$(tests/vm/checkpatch-path) && \
+	 perl $$p --no-tree --strict --terse --show-types --no-summary \
+	   --ignore FILE_PATH_CHANGES,SPDX_LICENSE_TAG,LINUX_VERSION_CODE \
+	   -f $(wildcard dm-repl/*.[ch] tools/*.[ch])
+
+# ---------------------------------------------------------------- tools
+
+tools:
+	@if [ -e tools/Makefile ]; then $(MAKE) --no-print-directory -C tools; fi
+
+# ---------------------------------------------------------------- installing
+
+install: all
+	$(KMAKE) INSTALL_MOD_DIR=$(INSTALL_MOD_DIR) modules_install
+	@if [ -e tools/Makefile ]; then $(MAKE) --no-print-directory -C tools install; fi
+
+uninstall:
+	rm -f $(INSTALL_MOD_PATH)/lib/modules/$(RELEASE)/$(INSTALL_MOD_DIR)/dm-repl.ko*
+	if [ -z "$(INSTALL_MOD_PATH)" ]; then depmod $(RELEASE); fi
+	@if [ -e tools/Makefile ]; then $(MAKE) --no-print-directory -C tools uninstall; fi
+
+clean:
+	rm -rf build
+	@for d in tools tests/unit tests/vm/suites tests/helpers; do \
+	   if [ -e $$d/Makefile ]; then $(MAKE) --no-print-directory -C $$d clean; fi; \
+	 done
+
+# ---------------------------------------------------------------- tests
+
+setup:
+	tests/vm/setup
+
+check:
+	tests/check
+
+check-debug:
+	tests/check --debug
+
+check-unit:
+	tests/check --unit
+
+check-vm:
+	tests/check --vm
+
+compat:
+	tests/vm/compat
+
+dkms-check:
+	tests/vm/dkms-check
+
+shellcheck:
+	shellcheck -x $$(grep -lE '^#!/bin/(ba)?sh' $$(git ls-files) 2>/dev/null)
+
+demo:
+	@test -x tests/vm/demo || { echo "there is no demo yet" >&2; exit 1; }
+	tests/vm/demo
+
+bench bench-short:
+	@test -x tests/bench/run || { echo "there is no benchmark yet" >&2; exit 1; }
+	tests/bench/run $(if $(filter bench-short,$@),--short)
+
+help:
+	@echo 'make               dm-repl.ko for KDIR ($(KDIR)) and the tools'
+	@echo 'make install       into /lib/modules; uninstall takes it away'
+	@echo 'make clean'
+	@echo 'make setup         installs the Debian packages that the tests want (as root)'
+	@echo 'make check         unit tests, then every suite on a stock kernel in a VM'
+	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make bench         the speed table; bench-short: a part of it'
+	@echo 'make demo          replication and failover, shown'
+	@echo 'make compat        builds against the headers of 6.1, 6.12 and 7.3'
+	@echo 'make dkms-check    builds with dkms'
+	@echo 'make sparse, checkpatch, shellcheck'
+	@echo 'tests/vm/run --help: one command in a VM'
