@@ -126,13 +126,11 @@ static void clean(void)
 		clean_ups[--nr_clean_ups]();
 }
 
-void need(bool good, const char *fmt, ...)
+void give_up(const char *fmt, ...)
 {
 	char more[64];
 	va_list ap;
 
-	if (good)
-		return;
 	snprintf(more, sizeof(more), " (%s); giving up", errno_name(errno));
 	va_start(ap, fmt);
 	line(false, fmt, ap, more);

@@ -28,8 +28,12 @@ void skipped(const char *why, const char *fmt, ...) printf_like(2, 3);
 /* A line "# ..." for who reads the output of a failure. */
 void note(const char *fmt, ...) printf_like(1, 2);
 
-/* Ends the program, as a failure, when @good is false; prints nothing else. */
-void need(bool good, const char *fmt, ...) printf_like(2, 3);
+/*
+ * need(good, fmt, ...) ends the program, as a failure that also shows errno,
+ * when @good is false; else it prints nothing.
+ */
+#define need(good, ...) ((good) ? (void)0 : give_up(__VA_ARGS__))
+void give_up(const char *fmt, ...) printf_like(1, 2) __attribute__((noreturn));
 
 /* @what: for a later failure to say where it was; part of every line. */
 void section(const char *fmt, ...) printf_like(1, 2);
