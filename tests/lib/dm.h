@@ -68,13 +68,19 @@ unsigned int dm_minor(const char *name);
  * can be made to fail, and healed.
  */
 enum leg_fault {
-	LEG_ALL,	/* reads, writes, and the flush of the leg if it has one */
-	LEG_WRITES,	/* writes and flushes fail, reads do not (dm-flakey) */
-	LEG_READS,	/* reads fail; writes succeed, and mend (dm-dust) */
+	LEG_ALL,	/* reads and writes fail; a flush of the leg does not */
+	LEG_WRITES,	/* writes and flushes of the leg fail, reads do not */
+	LEG_READS,	/* reads fail, writes do not */
 };
 
 void leg_make(const char *name, const char *backing, uint64_t sectors);
-void leg_fail(const char *name, uint64_t start, uint64_t len, enum leg_fault fault);
+/*
+ * Returns false where the kernel cannot make reads alone fail (before 6.4):
+ * writes fail there too.
+ */
+bool leg_fail(const char *name, uint64_t start, uint64_t len, enum leg_fault fault);
+/* How many writes have come back from the leg, failed ones too. */
+uint64_t leg_writes(const char *name);
 void leg_heal(const char *name);
 /* Holds all I/O to the leg, until the next leg_fail() or leg_heal(). */
 void leg_hold(const char *name);
