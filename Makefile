@@ -16,7 +16,10 @@ INSTALL_MOD_DIR ?= updates
 
 # Kbuild writes beside the sources; so each kernel has a folder of links to them.
 SOURCES  = $(wildcard dm-repl/*.c dm-repl/*.h dm-repl/*.sh dm-repl/Kbuild)
-KMAKE    = $(MAKE) -C $(KDIR) M=$(BUILD) W=$(W) --no-print-directory
+# Without the kernel's image there is no type information to make for the module.
+BTF      = $(if $(wildcard $(KDIR)/vmlinux),,CONFIG_DEBUG_INFO_BTF_MODULES= \
+		'PAHOLE_VERSION=$$(CONFIG_PAHOLE_VERSION)')
+KMAKE    = $(MAKE) -C $(KDIR) M=$(BUILD) W=$(W) $(BTF) --no-print-directory
 
 PREFIX  ?= /usr/local
 export PREFIX
@@ -50,7 +53,6 @@ sparse: links
 	@! grep -E '(warning|error):' $(BUILD)/sparse.log
 
 # checkpatch.pl is in no headers package: it comes from Debian's linux-source.
-CHECKPATCH = $(shell tests/vm/checkpatch-path)
 checkpatch:
 	@p=$$(tests/vm/checkpatch-path) && \
 	 perl $$p --no-tree --strict --terse --show-types --no-summary \

@@ -7,6 +7,7 @@
 VM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034  # for those who source this
 REPO=$(cd "$VM_DIR/../.." && pwd)
+# shellcheck disable=SC2034
 CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/dm-repl
 
 # depmod, modinfo and friends are not in every user's PATH.
