@@ -1,0 +1,962 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Chain: its life, its gate, its worker, its stages.
+ *
+ *	message		none	running	failover  failed  done
+ *	start		running	-	-	  -	  running
+ *	checkpoint	-	running	-	  -	  -
+ *	stop		-	done	-	  -	  -
+ *	failover	-	failover -	  -	  -
+ *	retry		-	-	-	  failover -
+ *	(merge done)	-	-	done	  -	  -
+ *	(merge failed)	-	-	failed	  -	  -
+ *
+ * Every transition happens behind the closed and drained gate. So a bio meets one stage and one epoch from map to end, and the two
+ * are read without barriers.
+ */
+
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "chain.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+static const char * const stage_names[REPL_NR_STAGES] = {
+	[REPL_STAGE_NONE]		= "none",
+	[REPL_STAGE_RUNNING]		= "running",
+	[REPL_STAGE_FAILOVER]		= "failover",
+	[REPL_STAGE_FAILOVER_FAILED]	= "failover-failed",
+	[REPL_STAGE_DONE]		= "done",
+};
+
+static const char * const error_names[REPL_NR_ERRORS] = {
+	[REPL_ERR_CBW_READ]		= "cbw-read",
+	[REPL_ERR_CBW_WRITE]		= "cbw-write",
+	[REPL_ERR_SECONDARY_WRITE]	= "secondary-write",
+	[REPL_ERR_FLUSH]		= "flush",
+	[REPL_ERR_VIEW_READ]		= "view-read",
+	[REPL_ERR_VIEW_WRITE]		= "view-write",
+	[REPL_ERR_MERGE_READ]		= "merge-read",
+	[REPL_ERR_MERGE_WRITE]		= "merge-write",
+	[REPL_ERR_MERGE_FLUSH]		= "merge-flush",
+};
+
+/**
+ * repl_stage_name() - word for the status line
+ * @stage: stage
+ */
+const char *repl_stage_name(enum repl_stage stage)
+{
+	return stage_names[stage];
+}
+
+/*----------------------------------------------------------------
+ * Bios: entering, deferring, ending
+ *----------------------------------------------------------------*/
+
+/**
+ * repl_chain_enter() - take a bio through the gate
+ * @chain: chain
+ * @bio: bio with its repl_io set up
+ * @may_trim: called from ->map
+ *
+ * A bio of the view that has to park is trimmed to one region: nobody knows
+ * which device has it when the gate opens, and then it can't be trimmed.
+ *
+ * Context: any.
+ * Return: true if it is inside; false if it was parked.
+ */
+bool repl_chain_enter(struct repl_chain *chain, struct bio *bio, bool may_trim)
+{
+	while (unlikely(!repl_gate_enter(&chain->gate))) {
+		if (may_trim && repl_io(bio)->view)
+			repl_view_trim(chain, bio);
+		if (repl_gate_park(&chain->gate, bio))
+			return false;
+	}
+	return true;
+}
+
+/* Map bios once more that were parked outside the gate. */
+static void chain_remap(struct repl_chain *chain, struct bio_list *bios)
+{
+	struct bio *bio;
+	int r;
+
+	while ((bio = bio_list_pop(bios))) {
+		if (!repl_chain_enter(chain, bio, false))
+			continue;
+		repl_io(bio)->chain = chain;
+		r = repl_io(bio)->view ? repl_view_map(chain, bio, false) :
+					 repl_cbw_map(chain, bio);
+		if (r == DM_MAPIO_REMAPPED)
+			submit_bio_noacct(bio);
+		else if (r == DM_MAPIO_KILL)
+			repl_chain_end(bio, BLK_STS_IOERR);
+	}
+}
+
+/**
+ * repl_chain_defer() - leave a bio to the worker
+ * @chain: chain
+ * @bio: bio inside the gate
+ *
+ * Context: any.
+ */
+void repl_chain_defer(struct repl_chain *chain, struct bio *bio)
+{
+	struct bio_list one = BIO_EMPTY_LIST;
+
+	bio_list_add(&one, bio);
+	repl_chain_defer_all(chain, &one);
+}
+
+/**
+ * repl_chain_defer_all() - leave bios to the worker
+ * @chain: chain
+ * @bios: bios inside the gate, may be none
+ *
+ * Context: any.
+ */
+void repl_chain_defer_all(struct repl_chain *chain, struct bio_list *bios)
+{
+	unsigned long flags;
+
+	if (bio_list_empty(bios))
+		return;
+	spin_lock_irqsave(&chain->deferred_lock, flags);
+	bio_list_merge(&chain->deferred, bios);
+	spin_unlock_irqrestore(&chain->deferred_lock, flags);
+	queue_work(chain->wq, &chain->worker);
+}
+
+static void chain_worker(struct work_struct *work)
+{
+	struct repl_chain *chain = container_of(work, struct repl_chain,
+						worker);
+	struct bio_list bios = BIO_EMPTY_LIST;
+	struct blk_plug plug;
+	unsigned int nr = 0;
+	struct bio *bio;
+
+	spin_lock_irq(&chain->deferred_lock);
+	bio_list_merge(&bios, &chain->deferred);
+	bio_list_init(&chain->deferred);
+	spin_unlock_irq(&chain->deferred_lock);
+
+	blk_start_plug(&plug);
+	repl_cbw_grace(chain);
+	while ((bio = bio_list_pop(&bios))) {
+		if (repl_io(bio)->view) {
+			repl_view_dispatch(chain, bio);
+			continue;
+		}
+		chain->batch[nr++] = bio;
+		if (nr == REPL_BATCH) {
+			repl_cbw_dispatch(chain, chain->batch, nr);
+			nr = 0;
+		}
+	}
+	if (nr)
+		repl_cbw_dispatch(chain, chain->batch, nr);
+	blk_finish_plug(&plug);
+}
+
+static void chain_kick(struct repl_readers *readers)
+{
+	struct repl_chain *chain = container_of(readers, struct repl_chain,
+						readers);
+
+	queue_work(chain->wq, &chain->worker);
+}
+
+/**
+ * repl_chain_end() - end a bio with an error of ours, or latched already
+ * @bio: bio that was not submitted
+ * @status: its status
+ *
+ * Context: any.
+ */
+void repl_chain_end(struct bio *bio, blk_status_t status)
+{
+	repl_io(bio)->latched = true;
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
+/* Errors that say something about a request or its sender, not a device. */
+static bool chain_latches(struct bio *bio, blk_status_t status)
+{
+	if (status == BLK_STS_NOTSUPP || status == REPL_STS_INVAL ||
+	    status == BLK_STS_AGAIN || status == BLK_STS_DM_REQUEUE)
+		return false;
+	if (status == BLK_STS_TARGET)
+		return bio_op(bio) != REQ_OP_DISCARD &&
+		       bio_op(bio) != REQ_OP_WRITE_ZEROES;
+	/* A read-ahead may fail for any reason and is read again. */
+	return !(bio->bi_opf & REQ_RAHEAD);
+}
+
+/**
+ * repl_chain_end_io() - a bio of either target has ended
+ * @bio: bio
+ * @status: how
+ *
+ * Context: any. The chain may be gone on return.
+ * Return: DM_ENDIO_DONE.
+ */
+int repl_chain_end_io(struct bio *bio, blk_status_t status)
+{
+	struct repl_io *io = repl_io(bio);
+	struct repl_chain *chain = io->chain;
+	enum repl_error error;
+
+	if (unlikely(!chain))
+		return DM_ENDIO_DONE;
+
+	if (io->reader)
+		repl_readers_leave(&chain->readers, io->gen);
+	if (unlikely(io->op))
+		repl_view_overwritten(chain, io->op, status);
+	if (unlikely(status) && !io->latched && chain_latches(bio, status) &&
+	    (io->view || op_is_write(bio_op(bio)))) {
+		if (!io->view)
+			error = REPL_ERR_SECONDARY_WRITE;
+		else if (op_is_write(bio_op(bio)))
+			error = REPL_ERR_VIEW_WRITE;
+		else
+			error = REPL_ERR_VIEW_READ;
+		repl_chain_latch(chain, error, blk_status_to_errno(status),
+				 io->sector);
+	}
+	io->chain = NULL;
+	repl_gate_put(&chain->gate);
+	return DM_ENDIO_DONE;
+}
+
+/**
+ * repl_chain_latch() - remember an error until it is cleared
+ * @chain: chain
+ * @error: class
+ * @err: negative errno
+ * @sector: where, on any of the devices: they are identity mapped
+ *
+ * Context: any.
+ */
+void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
+		      int err, sector_t sector)
+{
+	unsigned long flags;
+	bool fresh;
+
+	spin_lock_irqsave(&chain->error_lock, flags);
+	if (!chain->errors) {
+		chain->first_errno = -err;
+		chain->first_sector = sector;
+	}
+	fresh = !(chain->errors & BIT(error));
+	WRITE_ONCE(chain->errors, chain->errors | BIT(error));
+	spin_unlock_irqrestore(&chain->error_lock, flags);
+
+	trace_repl_error(chain, error, err, sector);
+	if (!fresh)
+		return;
+	DMERR_LIMIT("%s: %s error %d at sector %llu", chain->name,
+		    error_names[error], err, (unsigned long long)sector);
+	repl_chain_event(chain);
+}
+
+static void chain_forget(struct repl_chain *chain, unsigned long errors)
+{
+	spin_lock_irq(&chain->error_lock);
+	WRITE_ONCE(chain->errors, chain->errors & ~errors);
+	spin_unlock_irq(&chain->error_lock);
+}
+
+/*----------------------------------------------------------------
+ * Life
+ *----------------------------------------------------------------*/
+
+static void chain_free(struct repl_chain *chain)
+{
+	if (!IS_ERR_OR_NULL(chain->job_copy))
+		dm_kcopyd_client_destroy(chain->job_copy);
+	if (!IS_ERR_OR_NULL(chain->cbw_copy))
+		dm_kcopyd_client_destroy(chain->cbw_copy);
+	if (chain->wq)
+		destroy_workqueue(chain->wq);
+	repl_readers_exit(&chain->readers);
+	repl_gate_exit(&chain->gate);
+	repl_region_ops_exit(&chain->ops);
+	repl_map_exit(&chain->active_map);
+	repl_map_exit(&chain->hidden_map);
+	kfree(chain);
+}
+
+static void chain_init(struct repl_chain *chain,
+		       const struct repl_chain_params *params)
+{
+	chain->secondary = params->secondary;
+	chain->hidden = params->hidden;
+	chain->active = params->active;
+	chain->len = params->len;
+	chain->region_shift = __ffs(params->region_size);
+	chain->nr_regions = ((params->len - 1) >> chain->region_shift) + 1;
+	chain->stage = REPL_STAGE_NONE;
+	spin_lock_init(&chain->deferred_lock);
+	bio_list_init(&chain->deferred);
+	INIT_WORK(&chain->worker, chain_worker);
+	chain->stream_end = U64_MAX;
+	spin_lock_init(&chain->grace_lock);
+	INIT_LIST_HEAD(&chain->grace_pending);
+	INIT_LIST_HEAD(&chain->grace_current);
+	mutex_init(&chain->lock);
+	spin_lock_init(&chain->error_lock);
+	INIT_WORK(&chain->event_work, repl_chain_event_work);
+}
+
+/**
+ * repl_chain_create() - a chain in stage none
+ * @params: devices and sizes, checked
+ * @error: set to what failed
+ *
+ * Context: process.
+ * Return: the chain, or an ERR_PTR.
+ */
+struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
+				     char **error)
+{
+	struct repl_chain *chain = kzalloc(sizeof(*chain), GFP_KERNEL);
+	int r = -ENOMEM;
+
+	*error = "Cannot allocate chain";
+	if (!chain)
+		return ERR_PTR(-ENOMEM);
+	chain_init(chain, params);
+
+	if (repl_region_ops_init(&chain->ops) ||
+	    repl_gate_init(&chain->gate) ||
+	    repl_readers_init(&chain->readers, chain_kick))
+		goto bad;
+	*error = "Cannot allocate region maps";
+	if (repl_map_init(&chain->hidden_map, chain->nr_regions) ||
+	    repl_map_init(&chain->active_map, chain->nr_regions))
+		goto bad;
+	*error = "Cannot allocate workqueue";
+	chain->wq = repl_alloc_workqueue("dm-repl");
+	if (!chain->wq)
+		goto bad;
+	repl_job_init(&chain->job, chain->wq, chain);
+	*error = "Cannot create kcopyd client";
+	chain->cbw_copy = dm_kcopyd_client_create(NULL);
+	chain->job_copy = dm_kcopyd_client_create(NULL);
+	if (IS_ERR(chain->cbw_copy) || IS_ERR(chain->job_copy))
+		goto bad;
+	return chain;
+bad:
+	chain_free(chain);
+	return ERR_PTR(r);
+}
+
+/**
+ * repl_chain_destroy() - end of a chain that no table uses any more
+ * @chain: chain, not found by ingest since an RCU grace period ago
+ *
+ * Context: process; waits for what is in flight, starts no I/O.
+ */
+void repl_chain_destroy(struct repl_chain *chain)
+{
+	struct bio_list parked = BIO_EMPTY_LIST;
+	struct bio *bio;
+
+	repl_job_hold(&chain->job, true);
+	repl_gate_close(&chain->gate);
+	repl_gate_drain_all(&chain->gate);
+
+	/* Ingest writes that came while a checkpoint was prepared. */
+	repl_gate_open(&chain->gate, &parked);
+	while ((bio = bio_list_pop(&parked))) {
+		repl_io(bio)->chain = NULL;
+		bio_io_error(bio);
+	}
+
+	repl_job_exit(&chain->job);
+	cancel_work_sync(&chain->event_work);
+	cancel_work_sync(&chain->worker);
+	synchronize_rcu();	/* see repl_gate_put() */
+	chain_free(chain);
+}
+
+/**
+ * repl_chain_inherit() - take over what outlives a change of devices
+ * @chain: new chain, not live yet
+ * @old: chain that it replaces, in stage none or done
+ */
+void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
+{
+	chain->stage = old->stage;
+	chain->fenced = old->fenced;
+	chain->checkpoint_id = old->checkpoint_id;
+	chain->errors = old->errors;
+	chain->first_errno = old->first_errno;
+	chain->first_sector = old->first_sector;
+	chain->job.speed = old->job.speed;
+}
+
+/*----------------------------------------------------------------
+ * Transitions
+ *----------------------------------------------------------------*/
+
+/*
+ * A point in time: nothing is in flight on either target, no op, no copy. If
+ * a checkpoint is prepared, that holds already.
+ */
+static int chain_close(struct repl_chain *chain)
+{
+	ktime_t start = ktime_get();
+	int r;
+
+	lockdep_assert_held(&chain->lock);
+	if (chain->prepared)
+		return 0;
+	repl_job_hold(&chain->job, true);
+	repl_gate_close(&chain->gate);
+	r = repl_gate_drain(&chain->gate);
+	if (r) {
+		struct bio_list parked = BIO_EMPTY_LIST;
+
+		repl_gate_open(&chain->gate, &parked);
+		chain_remap(chain, &parked);
+		repl_job_hold(&chain->job, false);
+		return r;
+	}
+	trace_repl_gate_wait(chain, ktime_to_ns(ktime_sub(ktime_get(), start)));
+	WARN_ON_ONCE(chain->ops.nr);	/* invariant 5 */
+	return 0;
+}
+
+static void chain_open(struct repl_chain *chain)
+{
+	struct bio_list parked = BIO_EMPTY_LIST;
+
+	chain->prepared = false;
+	repl_gate_open(&chain->gate, &parked);
+	chain_remap(chain, &parked);
+	repl_job_hold(&chain->job, false);
+	repl_chain_event(chain);
+}
+
+static void chain_set_stage(struct repl_chain *chain, enum repl_stage stage)
+{
+	trace_repl_stage(chain, chain->stage, stage);
+	DMINFO("%s: stage %s", chain->name, stage_names[stage]);
+	WRITE_ONCE(chain->stage, stage);
+}
+
+/* Gate closed and drained (invariant 5). */
+static void chain_empty(struct repl_chain *chain)
+{
+	repl_map_empty(&chain->hidden_map);
+	repl_map_empty(&chain->active_map);
+	atomic64_set(&chain->nr_hidden, 0);
+	atomic64_set(&chain->nr_active, 0);
+	/* A fill goes on in nothing: its backup was of the old checkpoint. */
+	repl_job_cancel(&chain->job);
+}
+
+/* Make all that arrived durable. Gate closed and drained. */
+static int chain_flush(struct repl_chain *chain)
+{
+	int r;
+
+	/* Among what was drained there may have been an error. */
+	if (READ_ONCE(chain->errors) & REPL_ERRS_REFUSE)
+		return -EIO;
+	r = blkdev_issue_flush(chain->secondary);
+	if (r) {
+		repl_chain_latch(chain, REPL_ERR_FLUSH, r, 0);
+		return -EIO;
+	}
+	return 0;
+}
+
+static void chain_commit(struct repl_chain *chain, u64 id)
+{
+	trace_repl_checkpoint(chain, id, atomic64_read(&chain->nr_hidden),
+			      atomic64_read(&chain->nr_active));
+	chain_empty(chain);
+	WRITE_ONCE(chain->checkpoint_id, id);
+}
+
+/* The drained and flushed state of the secondary, gate closed. */
+static int chain_point_in_time(struct repl_chain *chain)
+{
+	int r;
+
+	if (READ_ONCE(chain->errors) & REPL_ERRS_REFUSE)
+		return -EIO;
+	r = chain_close(chain);
+	if (r)
+		return r;
+	r = chain_flush(chain);
+	if (r)
+		chain_open(chain);
+	return r;
+}
+
+static int chain_start(struct repl_chain *chain)
+{
+	int r = chain_point_in_time(chain);
+	enum repl_stage from = chain->stage;
+
+	if (r)
+		return r;
+	if (repl_chain_set_running(chain)) {
+		trace_repl_stage(chain, from, chain->stage);
+		DMINFO("%s: stage running", chain->name);
+		chain->fenced = false;
+		chain_commit(chain, chain->checkpoint_id + 1);
+	} else {
+		DMERR("%s: start: a table with other devices is loaded: resume or clear it first",
+		      chain->name);
+		r = -EBUSY;
+	}
+	chain_open(chain);
+	return r;
+}
+
+static int chain_checkpoint(struct repl_chain *chain, u64 id)
+{
+	int r = chain_point_in_time(chain);
+
+	if (r)
+		return r;
+	chain_commit(chain, id);
+	chain_open(chain);
+	return 0;
+}
+
+static int chain_prepare(struct repl_chain *chain, u64 id)
+{
+	int r = chain_point_in_time(chain);
+
+	if (r)
+		return r;
+	chain->prepared_id = id;
+	WRITE_ONCE(chain->prepared, true);
+	repl_chain_event(chain);
+	return 0;
+}
+
+static int chain_stop(struct repl_chain *chain)
+{
+	int r = chain_close(chain);
+
+	if (r)
+		return r;
+	chain_empty(chain);
+	chain_set_stage(chain, REPL_STAGE_DONE);
+	chain_open(chain);
+	return 0;
+}
+
+static int chain_failover(struct repl_chain *chain)
+{
+	int r = chain_close(chain);
+
+	if (r)
+		return r;
+	repl_job_cancel(&chain->job);	/* a fill */
+	chain->fenced = true;
+	chain_set_stage(chain, REPL_STAGE_FAILOVER);
+	chain->merge_total = atomic64_read(&chain->nr_hidden) +
+			     atomic64_read(&chain->nr_active);
+	repl_job_start(&chain->job, &repl_merge_job);
+	chain_open(chain);
+	return 0;
+}
+
+static int chain_retry(struct repl_chain *chain)
+{
+	int r = chain_close(chain);
+
+	if (r)
+		return r;
+	chain_forget(chain, REPL_ERRS_MERGE);
+	chain_set_stage(chain, REPL_STAGE_FAILOVER);
+	chain->merge_total = atomic64_read(&chain->nr_hidden) +
+			     atomic64_read(&chain->nr_active);
+	repl_job_start(&chain->job, &repl_merge_job);
+	chain_open(chain);
+	return 0;
+}
+
+/**
+ * repl_chain_merged() - the merge is over
+ * @job: the merge
+ * @done: all of it is in the secondary and flushed; else it failed
+ *
+ * Context: process, no locks.
+ */
+void repl_chain_merged(struct repl_job *job, bool done)
+{
+	struct repl_chain *chain = job->context;
+
+	mutex_lock(&chain->lock);
+	repl_job_hold(&chain->job, true);
+	repl_gate_close(&chain->gate);
+	repl_gate_drain_all(&chain->gate);
+	chain_set_stage(chain, done ? REPL_STAGE_DONE :
+				      REPL_STAGE_FAILOVER_FAILED);
+	chain_open(chain);
+	mutex_unlock(&chain->lock);
+}
+
+/*----------------------------------------------------------------
+ * Messages
+ *----------------------------------------------------------------*/
+
+struct chain_args {
+	struct repl_chain *chain;
+	char **argv;		/* behind the message's name */
+	unsigned int argc;
+	char *result;
+	unsigned int maxlen;
+};
+
+static int msg_answer_id(struct chain_args *args)
+{
+	scnprintf(args->result, args->maxlen, "%llu",
+		  args->chain->checkpoint_id);
+	return 1;
+}
+
+/* An id given by the user: above the last one. */
+static int msg_id(struct chain_args *args, u64 *id)
+{
+	int r = kstrtou64(args->argv[0], 10, id);
+
+	if (r || *id <= args->chain->checkpoint_id) {
+		DMERR("%s: checkpoint id must be a number above %llu",
+		      args->chain->name, args->chain->checkpoint_id);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int msg_start(struct chain_args *args)
+{
+	int r = chain_start(args->chain);
+
+	return r ? r : msg_answer_id(args);
+}
+
+static int msg_checkpoint(struct chain_args *args)
+{
+	u64 id = args->chain->checkpoint_id + 1;
+	int r = args->argc ? msg_id(args, &id) : 0;
+
+	if (!r)
+		r = chain_checkpoint(args->chain, id);
+	return r ? r : msg_answer_id(args);
+}
+
+static int msg_prepare(struct chain_args *args)
+{
+	u64 id;
+	int r = msg_id(args, &id);
+
+	return r ? r : chain_prepare(args->chain, id);
+}
+
+static int msg_prepared_id(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	u64 id;
+
+	if (kstrtou64(args->argv[0], 10, &id))
+		return -EINVAL;
+	if (!chain->prepared || chain->prepared_id != id) {
+		DMERR("%s: checkpoint %llu is not prepared", chain->name, id);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+static int msg_commit(struct chain_args *args)
+{
+	int r = msg_prepared_id(args);
+
+	if (r)
+		return r;
+	chain_commit(args->chain, args->chain->prepared_id);
+	chain_open(args->chain);
+	return msg_answer_id(args);
+}
+
+static int msg_abort(struct chain_args *args)
+{
+	int r = msg_prepared_id(args);
+
+	if (!r)
+		chain_open(args->chain);
+	return r;
+}
+
+static int msg_stop(struct chain_args *args)
+{
+	return chain_stop(args->chain);
+}
+
+static int msg_failover(struct chain_args *args)
+{
+	return chain_failover(args->chain);
+}
+
+static int msg_retry(struct chain_args *args)
+{
+	return chain_retry(args->chain);
+}
+
+static int msg_clear_error(struct chain_args *args)
+{
+	chain_forget(args->chain, ~REPL_ERRS_MERGE);
+	repl_chain_event(args->chain);
+	return 0;
+}
+
+static int msg_job_speed(struct repl_chain *chain, const char *word)
+{
+	u64 speed;
+
+	if (kstrtou64(word, 10, &speed) || speed > S64_MAX / SZ_1K)
+		return -EINVAL;
+	repl_job_set_speed(&chain->job, speed * SZ_1K);
+	return 0;
+}
+
+static int msg_job(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	const char *verb = args->argv[0];
+	int r = -EINVAL;
+
+	if (!strcmp(verb, "speed"))
+		return args->argc == 2 ? msg_job_speed(chain, args->argv[1]) :
+					 -EINVAL;
+	if (args->argc != 1)
+		return -EINVAL;
+	if (!strcmp(verb, "pause"))
+		r = repl_job_pause(&chain->job);
+	else if (!strcmp(verb, "resume"))
+		r = repl_job_resume(&chain->job);
+	else if (!strcmp(verb, "cancel"))
+		r = repl_job_cancel(&chain->job);
+
+	if (r == -EOPNOTSUPP)
+		DMERR("%s: a merge cannot be cancelled: its data is needed; pause it, or set a speed",
+		      chain->name);
+	else if (r == -EBUSY)
+		DMERR("%s: no job to %s", chain->name, verb);
+	else if (!r)
+		repl_chain_event(chain);
+	return r;
+}
+
+static int msg_fill(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	const char *what = args->argv[0];
+	const struct repl_job_type *type;
+
+	if (!strcmp(what, "dirty")) {
+		if (args->argc != 2)
+			return -EINVAL;
+		DMERR("%s: fill dirty: there is no dirty map '%s'",
+		      chain->name, args->argv[1]);
+		return -EOPNOTSUPP;
+	}
+	if (args->argc != 1)
+		return -EINVAL;
+	if (!strcmp(what, "full"))
+		type = &repl_fill_full_job;
+	else if (!strcmp(what, "top"))
+		type = &repl_fill_top_job;
+	else
+		return -EINVAL;
+
+	if (repl_job_is_active(&chain->job)) {
+		DMERR("%s: a job is running: cancel it first", chain->name);
+		return -EBUSY;
+	}
+	repl_job_start(&chain->job, type);
+	repl_chain_event(chain);
+	return 0;
+}
+
+#define IN(stage) BIT(REPL_STAGE_##stage)
+#define ANYWHERE (BIT(REPL_NR_STAGES) - 1)
+
+static const struct chain_message {
+	const char *name;
+	unsigned int min_args;
+	unsigned int max_args;
+	unsigned int stages;
+	bool prepared;		/* legal while a checkpoint is prepared */
+	int (*fn)(struct chain_args *args);
+} chain_messages[] = {
+	{ "start", 0, 0, IN(NONE) | IN(DONE), false, msg_start },
+	{ "checkpoint", 0, 1, IN(RUNNING), false, msg_checkpoint },
+	{ "checkpoint_prepare", 1, 1, IN(RUNNING), false, msg_prepare },
+	{ "checkpoint_commit", 1, 1, IN(RUNNING), true, msg_commit },
+	{ "checkpoint_abort", 1, 1, IN(RUNNING), true, msg_abort },
+	{ "stop", 0, 0, IN(RUNNING), false, msg_stop },
+	{ "failover", 0, 0, IN(RUNNING), true, msg_failover },
+	{ "retry", 0, 0, IN(FAILOVER_FAILED), false, msg_retry },
+	{ "clear_error", 0, 0, ANYWHERE, true, msg_clear_error },
+	{ "job", 1, 2, ANYWHERE, true, msg_job },
+	{ "fill", 1, 2, IN(RUNNING), false, msg_fill },
+};
+
+/**
+ * repl_chain_message() - one message to repl-secondary
+ * @chain: chain
+ * @argc: number of words
+ * @argv: words
+ * @result: for an answer
+ * @maxlen: its size in bytes
+ *
+ * The one place that refuses what is not legal. One message at a time.
+ *
+ * Context: process; a transition waits for the I/O in flight, unless killed.
+ * Return: 0, 1 with an answer, or a negative errno with nothing changed.
+ */
+int repl_chain_message(struct repl_chain *chain, unsigned int argc,
+		       char **argv, char *result, unsigned int maxlen)
+{
+	struct chain_args args = {
+		.chain = chain, .argv = argv + 1, .argc = argc - 1,
+		.result = result, .maxlen = maxlen,
+	};
+	const struct chain_message *msg = chain_messages;
+	const struct chain_message *end = msg + ARRAY_SIZE(chain_messages);
+	int r;
+
+	while (msg < end && strcmp(argv[0], msg->name))
+		msg++;
+	if (msg == end) {
+		DMERR("%s: unknown message '%s'", chain->name, argv[0]);
+		return -EINVAL;
+	}
+	if (args.argc < msg->min_args || args.argc > msg->max_args) {
+		DMERR("%s: wrong number of words for '%s'", chain->name,
+		      msg->name);
+		return -EINVAL;
+	}
+
+	r = mutex_lock_killable(&chain->lock);
+	if (r)
+		return r;
+	if (!(BIT(chain->stage) & msg->stages)) {
+		DMERR("%s: '%s' is not legal in stage %s", chain->name,
+		      msg->name, stage_names[chain->stage]);
+		r = -EBUSY;
+	} else if (chain->prepared && !msg->prepared) {
+		DMERR("%s: '%s' has to wait: checkpoint %llu is prepared",
+		      chain->name, msg->name, chain->prepared_id);
+		r = -EBUSY;
+	} else {
+		r = msg->fn(&args);
+		if (r == -EIO)
+			DMERR("%s: '%s' refused: errors are latched, resync and clear_error",
+			      chain->name, msg->name);
+	}
+	mutex_unlock(&chain->lock);
+	return r;
+}
+
+/*----------------------------------------------------------------
+ * Status
+ *----------------------------------------------------------------*/
+
+static u64 chain_job_total(struct repl_chain *chain,
+			   const struct repl_job_type *type)
+{
+	return type == &repl_merge_job ? READ_ONCE(chain->merge_total) :
+					 chain->nr_regions;
+}
+
+static u64 chain_job_left(struct repl_chain *chain,
+			  const struct repl_job_type *type)
+{
+	u64 cursor = READ_ONCE(chain->job.cursor);
+
+	if (type == &repl_merge_job)
+		return atomic64_read(&chain->nr_hidden) +
+		       atomic64_read(&chain->nr_active);
+	return chain->nr_regions - min(cursor, chain->nr_regions);
+}
+
+/**
+ * repl_chain_status() - the status line of repl-secondary
+ * @chain: chain
+ * @result: buffer
+ * @maxlen: its size in bytes
+ *
+ * secondary <stage> <checkpoint id> <prepared id> <region_size> <regions>
+ * <hidden regions> <active regions> <ops> <job> <job state> <done>/<total>
+ * <speed KiB/s> <errors> <first errno> <first sector>
+ *
+ * Context: process; takes no lock that a transition holds while it waits.
+ */
+void repl_chain_status(struct repl_chain *chain, char *result,
+		       unsigned int maxlen)
+{
+	const struct repl_job_type *type = READ_ONCE(chain->job.type);
+	unsigned long errors;
+	unsigned int sz = 0;
+	sector_t sector;
+	int err, i;
+
+	DMEMIT("secondary %s %llu ", stage_names[READ_ONCE(chain->stage)],
+	       READ_ONCE(chain->checkpoint_id));
+	if (READ_ONCE(chain->prepared))
+		DMEMIT("%llu ", READ_ONCE(chain->prepared_id));
+	else
+		DMEMIT("- ");
+	DMEMIT("%llu %llu %llu %llu %u ",
+	       (u64)repl_region_sector(chain, 1), chain->nr_regions,
+	       (u64)atomic64_read(&chain->nr_hidden),
+	       (u64)atomic64_read(&chain->nr_active),
+	       READ_ONCE(chain->ops.nr));
+
+	if (type) {
+		u64 total = chain_job_total(chain, type);
+		u64 left = chain_job_left(chain, type);
+
+		DMEMIT("%s %s %llu/%llu ", type->name,
+		       repl_job_state_name(&chain->job),
+		       total - min(left, total), total);
+	} else {
+		DMEMIT("- - 0/0 ");
+	}
+	DMEMIT("%llu ", READ_ONCE(chain->job.speed) / SZ_1K);
+
+	spin_lock_irq(&chain->error_lock);
+	errors = chain->errors;
+	err = chain->first_errno;
+	sector = chain->first_sector;
+	spin_unlock_irq(&chain->error_lock);
+	if (!errors) {
+		DMEMIT("- 0 -");
+		return;
+	}
+	for (i = 0; i < REPL_NR_ERRORS; i++)
+		if (errors & BIT(i)) {
+			errors &= ~BIT(i);
+			DMEMIT("%s%c", error_names[i], errors ? ',' : ' ');
+		}
+	DMEMIT("%d %llu", err, (u64)sector);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The few differences between the kernels that one source serves (6.1, 6.12,
+ * 7.3). Each is chosen by a probe of the headers in Kbuild or by a macro of
+ * the headers themselves, never by a version number: the stable branches
+ * backport.
+ */
+#ifndef DM_REPL_COMPAT_H
+#define DM_REPL_COMPAT_H
+
+#include <linux/blkdev.h>
+#include <linux/device-mapper.h>
+#include <linux/workqueue.h>
+
+/**
+ * repl_limit_discard() - bound the size of one discard
+ * @limits: limits under construction
+ * @sectors: largest discard to accept, in sectors
+ *
+ * Kernels have one, two or three words for it, and use the smallest; a limit
+ * of 0 (not supported below) stays 0.
+ */
+static inline void repl_limit_discard(struct queue_limits *limits,
+				      unsigned int sectors)
+{
+	limits->max_discard_sectors = min(limits->max_discard_sectors, sectors);
+	limits->max_hw_discard_sectors =
+		min(limits->max_hw_discard_sectors, sectors);
+}
+
+/* Newer kernels tell a request that fits no block from an I/O error. */
+#ifndef BLK_STS_INVAL
+#define REPL_STS_INVAL	BLK_STS_NOTSUPP
+#else
+#define REPL_STS_INVAL	BLK_STS_INVAL
+#endif
+
+/**
+ * repl_alloc_workqueue() - a queue for work that I/O waits for
+ * @name: its name in the process list
+ *
+ * Return: the queue, or NULL.
+ */
+static inline struct workqueue_struct *repl_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+			       0, name);
+}
+
+#endif
