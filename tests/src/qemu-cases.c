@@ -235,7 +235,7 @@ static void primary(uint64_t bytes)
 	ok_errno(io_fill(fd, 0, bytes / 2, 0x22), 0, "a write");
 	ok_filled(local, 0, bytes / 2, 0x22, "it is on the local disk");
 	ok_filled(peer, 0, bytes, 0xee, "it is not on the peer");
-	ok_errno(dm_message("qemu-primary", "detach"), 0, "detach without a peer");
+	ok_errno(dm_message("qemu-primary", "detach"), EBUSY, "detach without a peer");
 	repl_primary_status("qemu-primary", &st);
 	ok(st.writes > 0 && st.missed == st.writes && !st.forwarded, "all of it is missed");
 
