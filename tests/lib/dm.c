@@ -478,3 +478,30 @@ const char *kmsg_find(const char *key)
 			return hit + strlen(key);
 	}
 }
+
+static char console_level[16];
+
+static int printk_level(const char *level)
+{
+	int fd = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : write(fd, level, strlen(level));
+
+	close(fd);
+	return n < 0 ? -1 : 0;
+}
+
+static void console_restore(void)
+{
+	if (printk_level(console_level))
+		ok(false, "the console's level can be put back");
+}
+
+void console_quiet(void)
+{
+	FILE *f = fopen("/proc/sys/kernel/printk", "r");
+
+	need(f && fscanf(f, "%15s", console_level) == 1, "the console's level");
+	fclose(f);
+	need(!printk_level("1"), "a quiet console");
+	at_end(console_restore);
+}

@@ -93,4 +93,11 @@ void leg_hold(const char *name);
 void kmsg_mark(void);
 const char *kmsg_find(const char *key);
 
+/*
+ * Keeps errors that a suite provokes by the thousand off the serial console,
+ * which is slow; they are still in the kernel's log, and an oops or a panic
+ * turns the console loud again by itself.
+ */
+void console_quiet(void);
+
 #endif

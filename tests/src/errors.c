@@ -29,9 +29,10 @@ static uint64_t tag;			/* of the next stamps: never twice */
  * The set and its model
  */
 
-static void begin_on(const char *a, const char *b, const char *c)
+static void begin_region(const char *a, const char *b, const char *c,
+			 unsigned int region)
 {
-	set_make(&set, "err", SECTORS, REGION, a, b, c);
+	set_make(&set, "err", SECTORS, region, a, b, c);
 	stamp(secondary, 0, SECTORS, ++tag);
 	need(!io_write(set.secondary_fd, 0, SIZE, secondary), "stamps");
 	memcpy(view, secondary, SIZE);
@@ -39,6 +40,11 @@ static void begin_on(const char *a, const char *b, const char *c)
 	need(!io_fill(set.active_fd, 0, SIZE, 0xdd), "garbage in active");
 	errno = dm_message(set.view, "start");
 	need(!errno, "start");
+}
+
+static void begin_on(const char *a, const char *b, const char *c)
+{
+	begin_region(a, b, c, REGION);
 }
 
 static void begin(void)
@@ -681,26 +687,26 @@ static void merge_for_writer(void)
  */
 static void writers_of_the_last_merge(void)
 {
-	enum { NR = 8, ROUNDS = 40 };
+	enum { NR = 128, ROUNDS = 30, LEN = NR * SECTOR };
 	static struct io_req reqs[NR];
 	unsigned int bad = 0, wrong = 0;
 
 	section("writers that wait for the last merge");
-	begin();
+	begin_region(brd(0), brd(1), brd(2), NR);
 	for (unsigned int round = 0; round < ROUNDS; round++) {
 		struct io_batch *batch;
 
-		stamp(secondary, sec(20), REGION, ++tag);
-		bad += !!io_write(set.ingest_fd, at(20), BYTES, secondary + at(20));
+		stamp(secondary, 0, NR, ++tag);
+		bad += !!io_write(set.ingest_fd, 0, LEN, secondary);
 		leg_hold(set.secondary);
 		errno = dm_message(set.view, "failover");
 		need(!errno, "failover");
 		/* The job's copy, or the first writer's, hangs: the others wait. */
-		stamp(view, sec(20), NR, ++tag);
+		stamp(view, 0, NR, ++tag);
 		for (unsigned int i = 0; i < NR; i++)
 			reqs[i] = (struct io_req){
-				.write = true, .offset = at(20) + i * SECTOR,
-				.len = SECTOR, .buf = view + at(20) + i * SECTOR,
+				.write = true, .offset = i * SECTOR,
+				.len = SECTOR, .buf = view + i * SECTOR,
 			};
 		batch = io_start(set.view_fd, reqs, NR);
 		leg_heal(set.secondary);
@@ -708,10 +714,10 @@ static void writers_of_the_last_merge(void)
 		for (unsigned int i = 0; i < NR; i++)
 			bad += reqs[i].error != 0;
 		need(wait_stage(set.view, "done"), "the merge ends");
-		wrong += io_differs(set.view_fd, at(20), BYTES, view + at(20)) != -1;
-		wrong += io_differs(set.secondary_fd, at(20), BYTES, view + at(20)) != -1;
-		memcpy(secondary + at(20), view + at(20), BYTES);
-		need(!io_write(set.view_fd, at(20), BYTES, view + at(20)), "repair");
+		wrong += io_differs(set.view_fd, 0, LEN, view) != -1;
+		wrong += io_differs(set.secondary_fd, 0, LEN, view) != -1;
+		memcpy(secondary, view, LEN);
+		need(!io_write(set.view_fd, 0, LEN, view), "repair");
 		errno = dm_message(set.view, "start");
 		need(!errno, "start");
 	}
@@ -994,6 +1000,7 @@ static void peer_not_supported(bool attach)
 int main(void)
 {
 	watchdog(180);
+	console_quiet();
 	brd_load(3, SIZE);
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);

@@ -276,11 +276,11 @@ int main(void)
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);
 
-	secondary(8 * MIB, 8);
-	secondary(8 * MIB, 128);
+	secondary(2 * MIB, 8);
+	secondary(2 * MIB, 128);
 	/* The last region is partial; the halves meet inside of one. */
-	secondary(8 * MIB - 3 * SECTOR, 8);
+	secondary(2 * MIB - 3 * SECTOR, 8);
 	secondary(8 * MIB - 3 * SECTOR, 8192);
-	primary(8 * MIB);
+	primary(2 * MIB);
 	return tap_end();
 }
