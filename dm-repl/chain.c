@@ -223,7 +223,8 @@ int repl_chain_end_io(struct bio *bio, blk_status_t status)
 	if (unlikely(status) && !io->latched && chain_latches(bio, status) &&
 	    (io->view || op_is_write(bio_op(bio)))) {
 		if (!io->view)
-			error = REPL_ERR_SECONDARY_WRITE;
+			error = io->flush ? REPL_ERR_FLUSH :
+					    REPL_ERR_SECONDARY_WRITE;
 		else if (op_is_write(bio_op(bio)))
 			error = REPL_ERR_VIEW_WRITE;
 		else

@@ -144,6 +144,7 @@ struct repl_io {
 	bool reader;
 	bool solo;			/* copy its regions one by one */
 	bool latched;			/* its error needs no latching */
+	bool flush;			/* without data */
 	u8 gen;				/* a reader's */
 	sector_t sector;		/* where it begins */
 };
@@ -164,6 +165,7 @@ static inline void repl_io_init(struct bio *bio, struct repl_chain *chain,
 	io->reader = false;
 	io->solo = false;
 	io->latched = false;
+	io->flush = !bio_sectors(bio);
 	io->sector = bio->bi_iter.bi_sector;
 }
 
