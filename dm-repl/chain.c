@@ -2,14 +2,14 @@
 /*
  * Chain: its life, its gate, its worker, its stages.
  *
- *	message		none	running	failover  failed  done
- *	start		running	-	-	  -	  running
- *	checkpoint	-	running	-	  -	  -
- *	stop		-	done	-	  -	  -
- *	failover	-	failover -	  -	  -
- *	retry		-	-	-	  failover -
- *	(merge done)	-	-	done	  -	  -
- *	(merge failed)	-	-	failed	  -	  -
+ *	message         none      running   failover  failed    done
+ *	start           running   -         -         -         running
+ *	checkpoint      -         running   -         -         -
+ *	stop            -         done      -         -         -
+ *	failover        -         failover  -         -         -
+ *	retry           -         -         -         failover  -
+ *	(merge done)    -         -         done      -         -
+ *	(merge failed)  -         -         failed    -         -
  *
  * Every transition happens behind the closed and drained gate. So a bio meets one stage and one epoch from map to end, and the two
  * are read without barriers.
@@ -52,9 +52,9 @@ const char *repl_stage_name(enum repl_stage stage)
 	return stage_names[stage];
 }
 
-/*----------------------------------------------------------------
- * Bios: entering, deferring, ending
- *----------------------------------------------------------------*/
+/*
+ * ---- Bios: entering, deferring, ending ----
+ */
 
 /**
  * repl_chain_enter() - take a bio through the gate
@@ -276,9 +276,9 @@ static void chain_forget(struct repl_chain *chain, unsigned long errors)
 	spin_unlock_irq(&chain->error_lock);
 }
 
-/*----------------------------------------------------------------
- * Life
- *----------------------------------------------------------------*/
+/*
+ * ---- Life ----
+ */
 
 static void chain_free(struct repl_chain *chain)
 {
@@ -406,9 +406,9 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->job.speed = old->job.speed;
 }
 
-/*----------------------------------------------------------------
- * Transitions
- *----------------------------------------------------------------*/
+/*
+ * ---- Transitions ----
+ */
 
 /*
  * A point in time: nothing is in flight on either target, no op, no copy. If
@@ -615,9 +615,9 @@ void repl_chain_merged(struct repl_job *job, bool done)
 	mutex_unlock(&chain->lock);
 }
 
-/*----------------------------------------------------------------
- * Messages
- *----------------------------------------------------------------*/
+/*
+ * ---- Messages ----
+ */
 
 struct chain_args {
 	struct repl_chain *chain;
@@ -757,7 +757,7 @@ static int msg_job(struct chain_args *args)
 		r = repl_job_cancel(&chain->job);
 
 	if (r == -EOPNOTSUPP)
-		DMERR("%s: a merge cannot be cancelled: its data is needed; pause it, or set a speed",
+		DMERR("%s: a merge cannot be cancelled, only paused or slowed",
 		      chain->name);
 	else if (r == -EBUSY)
 		DMERR("%s: no job to %s", chain->name, verb);
@@ -878,9 +878,9 @@ int repl_chain_message(struct repl_chain *chain, unsigned int argc,
 	return r;
 }
 
-/*----------------------------------------------------------------
- * Status
- *----------------------------------------------------------------*/
+/*
+ * ---- Status ----
+ */
 
 static u64 chain_job_total(struct repl_chain *chain,
 			   const struct repl_job_type *type)

@@ -88,7 +88,7 @@ struct repl_chain {
 
 	/* The miss path. */
 	struct repl_region_ops ops ____cacheline_aligned;
-	spinlock_t deferred_lock;
+	spinlock_t deferred_lock;	/* deferred */
 	struct bio_list deferred;
 	struct workqueue_struct *wq;
 	struct work_struct worker;
@@ -96,7 +96,7 @@ struct repl_chain {
 	u64 stream_end;			/* worker's: end of the last miss */
 	u64 stream_regions;		/* worker's: length of its stream */
 	struct bio *batch[REPL_BATCH];	/* worker's */
-	spinlock_t grace_lock;
+	spinlock_t grace_lock;		/* grace_pending */
 	struct list_head grace_pending;	/* copied, wait for a grace period */
 	struct list_head grace_current;	/* worker's: the one under way */
 	atomic64_t nr_hidden;		/* regions present in the maps */

@@ -81,9 +81,8 @@ static inline void repl_gate_get(struct repl_gate *gate)
 static inline void repl_gate_put(struct repl_gate *gate)
 {
 	rcu_read_lock();
-	/* Release: earlier loads and stores before the count. */
-	smp_rmb();
-	smp_wmb();
+	smp_rmb();	/* release: earlier loads before the count, */
+	smp_wmb();	/* and earlier stores */
 	this_cpu_inc(gate->count->ended);
 	/* Pairs with the barrier of prepare_to_wait() in repl_gate_drain(). */
 	smp_mb();

@@ -54,14 +54,14 @@ struct repl_primary {
 
 	struct workqueue_struct *wq;
 	struct work_struct zeroes_work;
-	spinlock_t zeroes_lock;
+	spinlock_t zeroes_lock;		/* zeroes */
 	struct bio_list zeroes;		/* peer's legs to send as data */
 	struct dm_kcopyd_client *kcopyd;
 
 	struct mutex lock;		/* attach, detach */
 	struct dm_dev *peer;
 	bool detached;			/* by message */
-	spinlock_t error_lock;
+	spinlock_t error_lock;		/* errors, first_* */
 	unsigned long errors;
 	int first_errno;
 	sector_t first_sector;
@@ -85,9 +85,9 @@ static struct primary_io *primary_io(struct bio *bio)
 	return dm_per_bio_data(bio, sizeof(struct primary_io));
 }
 
-/*----------------------------------------------------------------
- * The peer's leg
- *----------------------------------------------------------------*/
+/*
+ * ---- The peer's leg ----
+ */
 
 static void primary_latch(struct repl_primary *p, enum primary_error error,
 			  int err, sector_t sector)
@@ -226,9 +226,9 @@ static void peer_send(struct repl_primary *p, struct bio *bio)
 		submit_bio_noacct(&io->peer);
 }
 
-/*----------------------------------------------------------------
- * Data path
- *----------------------------------------------------------------*/
+/*
+ * ---- Data path ----
+ */
 
 /* A write that is inside the gate. */
 static void primary_write(struct repl_primary *p, struct bio *bio)
@@ -280,9 +280,9 @@ static int primary_end_io(struct dm_target *ti, struct bio *bio,
 	return DM_ENDIO_DONE;
 }
 
-/*----------------------------------------------------------------
- * Attach and detach
- *----------------------------------------------------------------*/
+/*
+ * ---- Attach and detach ----
+ */
 
 static int primary_close(struct repl_primary *p)
 {
@@ -407,9 +407,9 @@ static int primary_message(struct dm_target *ti, unsigned int argc,
 	return r;
 }
 
-/*----------------------------------------------------------------
- * Construction
- *----------------------------------------------------------------*/
+/*
+ * ---- Construction ----
+ */
 
 static void primary_free(struct repl_primary *p)
 {
@@ -435,20 +435,22 @@ static int primary_parse_features(struct dm_target *ti, struct repl_primary *p,
 	int i;
 
 	for (i = 1; i <= nr; i++) {
-		if (!strcmp(argv[i], "sync") && !p->sync_word) {
+		if (!strcmp(argv[i], "sync")) {
+			if (p->sync_word) {
+				ti->error = "Feature given twice";
+				return -EINVAL;
+			}
 			p->sync_word = true;
-		} else if (!strcmp(argv[i], "sync")) {
-			ti->error = "Feature given twice";
-			return -EINVAL;
-		} else if (!strcmp(argv[i], "async") ||
-			   !strncmp(argv[i], "congestion=", 11) ||
-			   !strncmp(argv[i], "peer_timeout=", 13)) {
+			continue;
+		}
+		if (!strcmp(argv[i], "async") ||
+		    !strncmp(argv[i], "congestion=", 11) ||
+		    !strncmp(argv[i], "peer_timeout=", 13)) {
 			ti->error = "Asynchronous forwarding is not supported yet";
 			return -EOPNOTSUPP;
-		} else {
-			ti->error = "Unknown feature of repl-primary";
-			return -EINVAL;
 		}
+		ti->error = "Unknown feature of repl-primary";
+		return -EINVAL;
 	}
 	return min(nr, 0);
 }
@@ -549,9 +551,9 @@ static void primary_dtr(struct dm_target *ti)
 	primary_free(p);
 }
 
-/*----------------------------------------------------------------
- * Status
- *----------------------------------------------------------------*/
+/*
+ * ---- Status ----
+ */
 
 static void primary_errors_status(struct repl_primary *p, char *result,
 				  unsigned int maxlen, unsigned int sz)
@@ -595,7 +597,7 @@ static void primary_info(struct repl_primary *p, char *result,
 	/* forwarded first: a write that ends meanwhile is not forwarded only */
 	for_each_possible_cpu(cpu)
 		sum.forwarded += READ_ONCE(per_cpu_ptr(p->count, cpu)->forwarded);
-	smp_rmb();
+	smp_rmb();	/* keep the order of the sums */
 	for_each_possible_cpu(cpu)
 		sum.writes += READ_ONCE(per_cpu_ptr(p->count, cpu)->writes);
 

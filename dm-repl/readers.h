@@ -76,7 +76,7 @@ static inline void repl_readers_leave(struct repl_readers *readers, int gen)
 {
 	rcu_read_lock();
 	smp_rmb();	/* release: the read itself before the count */
-	smp_wmb();
+	smp_wmb();	/* (both kinds of access) */
 	this_cpu_inc(readers->count->ended[gen]);
 	smp_mb();	/* pairs with the one in repl_readers_begin() */
 	if (unlikely(READ_ONCE(readers->waiting)))

@@ -29,8 +29,8 @@
 #include <linux/minmax.h>
 #include <linux/types.h>
 
-#define REPL_MAP_SHIFT		4	/* log2 of the regions in a word */
-#define REPL_MAP_REGIONS	(1U << REPL_MAP_SHIFT)
+#define REPL_MAP_REGIONS	16U	/* in a word */
+#define REPL_MAP_SHIFT		4	/* log2 of that */
 #define REPL_MAP_LOW		0x55555555U	/* low bit of each state */
 
 /*

@@ -48,7 +48,7 @@ struct repl_region_op {
 };
 
 struct repl_region_ops {
-	spinlock_t lock;
+	spinlock_t lock;		/* root, nr, waiters */
 	struct rb_root root;
 	unsigned int nr;		/* in flight */
 	mempool_t pool;
