@@ -11,8 +11,9 @@
  *	(merge done)    -         -         done      -         -
  *	(merge failed)  -         -         failed    -         -
  *
- * Every transition happens behind the closed and drained gate. So a bio meets one stage and one epoch from map to end, and the two
- * are read without barriers.
+ * Every transition happens behind the closed and drained gate. So a bio meets
+ * one stage and one epoch from map to end, and the two are read without
+ * barriers.
  */
 
 #include <linux/slab.h>
