@@ -37,11 +37,7 @@ static void cbw_start(struct repl_region_op *op)
 	struct repl_chain *chain = op->chain;
 
 	trace_repl_cbw_start(chain, op->begin, op->end);
-	repl_copy(op->job ? chain->job_copy : chain->cbw_copy,
-		  chain->secondary, chain->hidden,
-		  repl_region_sector(chain, op->begin),
-		  repl_region_sectors(chain, op->begin, op->end),
-		  cbw_copied, op);
+	repl_chain_copy(op, chain->secondary, chain->hidden, cbw_copied);
 }
 
 static void cbw_start_ready(struct cbw_batch *batch)
@@ -333,7 +329,7 @@ static void cbw_failed(struct repl_region_op *op, bool reading)
 	repl_gate_put(&chain->gate);
 }
 
-/* kcopyd is done with an op. Context: kcopyd's thread. */
+/* The copy has ended. Context: the worker, or kcopyd's thread for a job. */
 static void cbw_copied(int read_err, unsigned long write_err, void *context)
 {
 	struct repl_region_op *op = context;

@@ -148,6 +148,7 @@ static void chain_worker(struct work_struct *work)
 	spin_unlock_irq(&chain->deferred_lock);
 
 	blk_start_plug(&plug);
+	repl_copier_run(&chain->copier);
 	repl_cbw_grace(chain);
 	while ((bio = bio_list_pop(&bios))) {
 		if (repl_io(bio)->view) {
@@ -171,6 +172,40 @@ static void chain_kick(struct repl_readers *readers)
 						readers);
 
 	queue_work(chain->wq, &chain->worker);
+}
+
+static void chain_copier_kick(struct repl_copier *copier)
+{
+	struct repl_chain *chain = container_of(copier, struct repl_chain,
+						copier);
+
+	queue_work(chain->wq, &chain->worker);
+}
+
+/**
+ * repl_chain_copy() - copy the regions of an op
+ * @op: op
+ * @from: device to read
+ * @to: device to write
+ * @fn: called when done, with the op
+ *
+ * Context: the worker, or the job's work for an op of the job's.
+ */
+void repl_chain_copy(struct repl_region_op *op, struct block_device *from,
+		     struct block_device *to, dm_kcopyd_notify_fn fn)
+{
+	struct repl_chain *chain = op->chain;
+
+	op->copy.from = from;
+	op->copy.to = to;
+	op->copy.sector = repl_region_sector(chain, op->begin);
+	op->copy.count = repl_region_sectors(chain, op->begin, op->end);
+	op->copy.fn = fn;
+	op->copy.context = op;
+	if (op->job)
+		repl_job_copy(chain->job_copy, &op->copy);
+	else
+		repl_copier_add(&chain->copier, &op->copy);
 }
 
 /**
@@ -285,10 +320,9 @@ static void chain_free(struct repl_chain *chain)
 {
 	if (!IS_ERR_OR_NULL(chain->job_copy))
 		dm_kcopyd_client_destroy(chain->job_copy);
-	if (!IS_ERR_OR_NULL(chain->cbw_copy))
-		dm_kcopyd_client_destroy(chain->cbw_copy);
 	if (chain->wq)
 		destroy_workqueue(chain->wq);
+	repl_copier_exit(&chain->copier);
 	repl_readers_exit(&chain->readers);
 	repl_gate_exit(&chain->gate);
 	repl_region_ops_exit(&chain->ops);
@@ -342,6 +376,9 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 	    repl_gate_init(&chain->gate) ||
 	    repl_readers_init(&chain->readers, chain_kick))
 		goto bad;
+	*error = "Cannot allocate pages for copies";
+	if (repl_copier_init(&chain->copier, chain_copier_kick))
+		goto bad;
 	*error = "Cannot allocate region maps";
 	if (repl_map_init(&chain->hidden_map, chain->nr_regions) ||
 	    repl_map_init(&chain->active_map, chain->nr_regions))
@@ -352,9 +389,8 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 		goto bad;
 	repl_job_init(&chain->job, chain->wq, chain);
 	*error = "Cannot create kcopyd client";
-	chain->cbw_copy = dm_kcopyd_client_create(NULL);
 	chain->job_copy = dm_kcopyd_client_create(NULL);
-	if (IS_ERR(chain->cbw_copy) || IS_ERR(chain->job_copy))
+	if (IS_ERR(chain->job_copy))
 		goto bad;
 	return chain;
 bad:

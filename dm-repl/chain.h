@@ -92,7 +92,7 @@ struct repl_chain {
 	struct bio_list deferred;
 	struct workqueue_struct *wq;
 	struct work_struct worker;
-	struct dm_kcopyd_client *cbw_copy;
+	struct repl_copier copier;
 	u64 stream_end;			/* worker's: end of the last miss */
 	u64 stream_regions;		/* worker's: length of its stream */
 	struct bio *batch[REPL_BATCH];	/* worker's */
@@ -241,6 +241,8 @@ void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
 		      int err, sector_t sector);
 void repl_chain_end(struct bio *bio, blk_status_t status);
 int repl_chain_end_io(struct bio *bio, blk_status_t status);
+void repl_chain_copy(struct repl_region_op *op, struct block_device *from,
+		     struct block_device *to, dm_kcopyd_notify_fn fn);
 int repl_chain_message(struct repl_chain *chain, unsigned int argc,
 		       char **argv, char *result, unsigned int maxlen);
 void repl_chain_status(struct repl_chain *chain, char *result,

@@ -77,7 +77,7 @@ static void merge_failed(struct repl_region_op *op, bool reading)
 	repl_gate_put(&chain->gate);
 }
 
-/* kcopyd has merged a range. Context: kcopyd's thread. */
+/* A range has been merged. Context: the worker, or kcopyd's thread for a job. */
 static void merge_copied(int read_err, unsigned long write_err, void *context)
 {
 	struct repl_region_op *op = context;
@@ -109,11 +109,7 @@ static void merge_start(struct repl_region_op *op, struct block_device *from)
 	struct repl_chain *chain = op->chain;
 
 	trace_repl_merge(chain, op->begin, op->end);
-	repl_copy(op->job ? chain->job_copy : chain->cbw_copy,
-		  from, chain->secondary,
-		  repl_region_sector(chain, op->begin),
-		  repl_region_sectors(chain, op->begin, op->end),
-		  merge_copied, op);
+	repl_chain_copy(op, from, chain->secondary, merge_copied);
 }
 
 /**

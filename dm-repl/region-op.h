@@ -27,6 +27,8 @@
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 
+#include "copy.h"
+
 struct repl_chain;
 
 enum repl_region_op_kind {
@@ -43,6 +45,7 @@ struct repl_region_op {
 	struct repl_chain *chain;
 	u64 begin;			/* regions [begin, end) */
 	u64 end;
+	struct repl_copy copy;
 	enum repl_region_op_kind kind;
 	bool job;			/* a job's, else somebody waits */
 };

@@ -215,7 +215,7 @@ static bool view_covers(struct repl_chain *chain, struct bio *bio, u64 region)
 	       first + repl_region_sectors(chain, region, region + 1);
 }
 
-/* kcopyd has filled a region of active. Context: kcopyd's thread. */
+/* A region of active has been filled. Context: the worker. */
 static void view_backfilled(int read_err, unsigned long write_err,
 			    void *context)
 {
@@ -304,11 +304,8 @@ static void view_backfill(struct repl_chain *chain, struct repl_region_op *op)
 
 	trace_repl_backfill(chain, op->begin, op->end);
 	/* The op keeps copy-before-write off, so no reader count is needed. */
-	repl_copy(chain->cbw_copy,
-		  present ? chain->hidden : chain->secondary, chain->active,
-		  repl_region_sector(chain, op->begin),
-		  repl_region_sectors(chain, op->begin, op->end),
-		  view_backfilled, op);
+	repl_chain_copy(op, present ? chain->hidden : chain->secondary,
+			chain->active, view_backfilled);
 }
 
 /*
