@@ -43,7 +43,7 @@ static inline void repl_limit_discard(struct queue_limits *limits,
  */
 static inline struct workqueue_struct *repl_alloc_workqueue(const char *name)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM,
 			       0, name);
 }
 
