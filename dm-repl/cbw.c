@@ -334,37 +334,36 @@ static void cbw_copied(int read_err, unsigned long write_err, void *context)
 {
 	struct repl_region_op *op = context;
 	struct repl_chain *chain = op->chain;
+	bool job;
 
 	if (unlikely(read_err || write_err)) {
 		cbw_failed(op, read_err);
 		return;
 	}
 
-	/*
-	 * 1. From here on reads of these regions go to hidden,
-	 * 2. those that went to the secondary before must end (invariant 4),
-	 * 3. then it may be overwritten (invariant 1).
-	 */
+	/* From here on reads of these regions go to hidden. */
 	atomic64_add(repl_map_set(&chain->hidden_map, op->begin, op->end,
 				  REPL_REGION_REDIRECT), &chain->nr_hidden);
-	if (likely(repl_readers_idle(&chain->readers))) {
-		cbw_commit(op);
-		return;
-	}
 
+	job = op->job;
 	spin_lock_irq(&chain->grace_lock);
 	list_add_tail(&op->list, &chain->grace_pending);
 	spin_unlock_irq(&chain->grace_lock);
-	queue_work(chain->wq, &chain->worker);
+	if (job)
+		queue_work(chain->wq, &chain->worker);
 }
 
 /**
  * repl_cbw_grace() - commit the ops whose readers have left
  * @chain: chain
  *
- * One grace period is under way while the next ones' ops gather.
+ * 1. Their regions are redirect: reads go to hidden.
+ * 2. Reads that went to the secondary before must end (invariant 4): at once
+ *    if there are none, else one grace period is under way while the next
+ *    one's ops gather.
+ * 3. Then the regions may be overwritten (invariant 1).
  *
- * Context: the worker.
+ * Context: the worker, after repl_copier_run().
  */
 void repl_cbw_grace(struct repl_chain *chain)
 {
@@ -378,9 +377,11 @@ void repl_cbw_grace(struct repl_chain *chain)
 			spin_unlock_irq(&chain->grace_lock);
 			if (list_empty(&chain->grace_current))
 				return;
-			repl_readers_begin(&chain->readers);
+			if (unlikely(!repl_readers_idle(&chain->readers)))
+				repl_readers_begin(&chain->readers);
 		}
-		if (!repl_readers_poll(&chain->readers))
+		if (repl_readers_waiting(&chain->readers) &&
+		    !repl_readers_poll(&chain->readers))
 			return;
 		list_for_each_entry_safe(op, next, &chain->grace_current, list) {
 			list_del_init(&op->list);

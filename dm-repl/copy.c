@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Copier: see the essay in copy.h. */
 
+#include <linux/blkdev.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 
@@ -229,4 +230,24 @@ void repl_copier_run(struct repl_copier *copier)
 	list_for_each_entry_safe(piece, next, &done, list)
 		piece_done(copier, piece);
 	copier_start(copier);
+}
+
+/**
+ * repl_job_copy() - hand a copy of a job to kcopyd
+ * @client: the job's client
+ * @copy: what to copy; @fn is called in kcopyd's thread
+ *
+ * Context: process; may wait for earlier copies of this client.
+ */
+void repl_job_copy(struct dm_kcopyd_client *client,
+		   const struct repl_copy *copy)
+{
+	struct dm_io_region from = {
+		.bdev = copy->from, .sector = copy->sector, .count = copy->count,
+	};
+	struct dm_io_region to = {
+		.bdev = copy->to, .sector = copy->sector, .count = copy->count,
+	};
+
+	dm_kcopyd_copy(client, &from, 1, &to, 0, copy->fn, copy->context);
 }

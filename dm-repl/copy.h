@@ -22,7 +22,6 @@
 #define DM_REPL_COPY_H
 
 #include <linux/bio.h>
-#include <linux/blkdev.h>
 #include <linux/dm-kcopyd.h>
 #include <linux/list.h>
 #include <linux/spinlock.h>
@@ -70,24 +69,7 @@ void repl_copier_exit(struct repl_copier *copier);
 void repl_copier_add(struct repl_copier *copier, struct repl_copy *copy);
 void repl_copier_run(struct repl_copier *copier);
 
-/**
- * repl_job_copy() - hand a copy of a job to kcopyd
- * @client: the job's client
- * @copy: what to copy; @fn is called in kcopyd's thread
- *
- * Context: process; may wait for earlier copies of this client.
- */
-static inline void repl_job_copy(struct dm_kcopyd_client *client,
-				 const struct repl_copy *copy)
-{
-	struct dm_io_region from = {
-		.bdev = copy->from, .sector = copy->sector, .count = copy->count,
-	};
-	struct dm_io_region to = {
-		.bdev = copy->to, .sector = copy->sector, .count = copy->count,
-	};
-
-	dm_kcopyd_copy(client, &from, 1, &to, 0, copy->fn, copy->context);
-}
+void repl_job_copy(struct dm_kcopyd_client *client,
+		   const struct repl_copy *copy);
 
 #endif

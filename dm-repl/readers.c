@@ -11,7 +11,7 @@ enum { READERS_IDLE, READERS_OLD, READERS_CURRENT };
  * repl_readers_init() - no readers
  * @readers: readers
  * @kick: called when a reader leaves while a grace period is under way; in any
- *	context, in an RCU read section; makes somebody call repl_readers_poll()
+ *	context; makes somebody call repl_readers_poll()
  *
  * Return: 0 or -ENOMEM.
  */
@@ -31,7 +31,7 @@ int repl_readers_init(struct repl_readers *readers,
 
 /**
  * repl_readers_exit() - free what repl_readers_init() allocated
- * @readers: readers; the last has left at least one RCU grace period ago
+ * @readers: readers; the last has left
  */
 void repl_readers_exit(struct repl_readers *readers)
 {

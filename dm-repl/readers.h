@@ -25,7 +25,6 @@
 #define DM_REPL_READERS_H
 
 #include <linux/percpu.h>
-#include <linux/rcupdate.h>
 
 struct repl_readers_count {
 	unsigned long started[2];
@@ -46,6 +45,17 @@ void repl_readers_exit(struct repl_readers *readers);
 bool repl_readers_idle(struct repl_readers *readers);
 void repl_readers_begin(struct repl_readers *readers);
 bool repl_readers_poll(struct repl_readers *readers);
+
+/**
+ * repl_readers_waiting() - is a grace period under way?
+ * @readers: readers
+ *
+ * Context: serialised with repl_readers_poll() by the caller.
+ */
+static inline bool repl_readers_waiting(struct repl_readers *readers)
+{
+	return readers->waiting;
+}
 
 /**
  * repl_readers_enter() - announce a read of the secondary
@@ -70,18 +80,16 @@ static inline int repl_readers_enter(struct repl_readers *readers)
  * @readers: readers
  * @gen: what repl_readers_enter() returned
  *
- * Context: any.
+ * Context: any; the caller is inside a gate that keeps the readers allocated.
  */
 static inline void repl_readers_leave(struct repl_readers *readers, int gen)
 {
-	rcu_read_lock();
 	smp_rmb();	/* release: the read itself before the count */
 	smp_wmb();	/* (both kinds of access) */
 	this_cpu_inc(readers->count->ended[gen]);
 	smp_mb();	/* pairs with the one in repl_readers_begin() */
 	if (unlikely(READ_ONCE(readers->waiting)))
 		readers->kick(readers);
-	rcu_read_unlock();
 }
 
 #endif

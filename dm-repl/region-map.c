@@ -133,17 +133,16 @@ u64 repl_map_set(struct repl_map *map, u64 begin, u64 end,
 }
 
 /**
- * repl_map_run() - how far does the presence of the first region reach?
+ * repl_map_run_slow() - repl_map_run() for more than one region
  * @map: map
  * @begin: first region
- * @end: region after the last; above @begin
+ * @end: region after the last
  * @present: set to whether region @begin has a state other than none
  *
- * Context: any; no lock.
- * Return: the number of regions from @begin on, at least 1, that are all
- * present or all not.
+ * Return: the length of the run.
  */
-u64 repl_map_run(const struct repl_map *map, u64 begin, u64 end, bool *present)
+u64 repl_map_run_slow(const struct repl_map *map, u64 begin, u64 end,
+		      bool *present)
 {
 	u64 region = begin;
 

@@ -54,7 +54,8 @@ void repl_map_exit(struct repl_map *map);
 void repl_map_empty(struct repl_map *map);
 u64 repl_map_set(struct repl_map *map, u64 begin, u64 end,
 		 enum repl_region_state state);
-u64 repl_map_run(const struct repl_map *map, u64 begin, u64 end, bool *present);
+u64 repl_map_run_slow(const struct repl_map *map, u64 begin, u64 end,
+		      bool *present);
 u64 repl_map_next(const struct repl_map *map, u64 begin, u64 end);
 bool repl_map_all_slow(const struct repl_map *map, u64 begin, u64 end);
 
@@ -79,6 +80,27 @@ static inline enum repl_region_state repl_map_get(const struct repl_map *map,
 	unsigned int shift = 2 * (region & (REPL_MAP_REGIONS - 1));
 
 	return (repl_map_states(map, region) >> shift) & 3;
+}
+
+/**
+ * repl_map_run() - how far does the presence of the first region reach?
+ * @map: map
+ * @begin: first region
+ * @end: region after the last; above @begin
+ * @present: set to whether region @begin has a state other than none
+ *
+ * Context: any; no lock.
+ * Return: the number of regions from @begin on, at least 1, that are all
+ * present or all not.
+ */
+static inline u64 repl_map_run(const struct repl_map *map, u64 begin, u64 end,
+			       bool *present)
+{
+	if (likely(end - begin == 1)) {
+		*present = repl_map_get(map, begin) != REPL_REGION_NONE;
+		return 1;
+	}
+	return repl_map_run_slow(map, begin, end, present);
 }
 
 /**
