@@ -14,10 +14,11 @@ suite_program cut
 tmp=$(mktemp -d)
 sectors=32768
 modprobe brd rd_nr=3 rd_size=16384 max_part=0 || not_ok "brd loads"
-dmsetup create fio-view --table "0 $sectors repl-secondary /dev/ram0 /dev/ram1 /dev/ram2 - 128" &&
-dmsetup create fio-ingest --table "0 $sectors repl-ingest /dev/ram0" ||
-	not_ok "a chain is made"
-[ -b /dev/mapper/fio-view ] && [ -b /dev/mapper/fio-ingest ] || not_ok "there are block devices"
+dmsetup create fio-view --table "0 $sectors repl-secondary /dev/ram0 /dev/ram1 /dev/ram2 - 128"
+dmsetup create fio-ingest --table "0 $sectors repl-ingest /dev/ram0"
+for dev in fio-view fio-ingest; do
+	[ -b /dev/mapper/$dev ] || not_ok "$dev is a block device"
+done
 
 # writes PATTERN: every 4 KiB block of the device, in random order, as of PATTERN
 # (with its offset in it, so that no block passes for another)
