@@ -51,19 +51,15 @@ static void cbw_start_ready(struct cbw_batch *batch)
 	batch->last = NULL;
 }
 
-/* Have an op at hand, so that claiming under the lock never has to wait. */
+/*
+ * Have an op at hand, so that nothing is allocated under the lock. The worker
+ * cannot wait for one: it is the one that ends them.
+ */
 static void cbw_prepare(struct cbw_batch *batch)
 {
-	struct repl_region_ops *ops = &batch->chain->ops;
-
-	if (batch->spare)
-		return;
-	batch->spare = repl_region_op_alloc(ops, GFP_NOWAIT | __GFP_NOWARN);
-	if (unlikely(!batch->spare)) {
-		/* Ours must be under way before we wait for any to end. */
-		cbw_start_ready(batch);
-		batch->spare = repl_region_op_alloc(ops, GFP_NOIO);
-	}
+	if (!batch->spare)
+		batch->spare = repl_region_op_alloc(&batch->chain->ops,
+						    REPL_GFP_WORKER);
 }
 
 /*
@@ -146,7 +142,12 @@ static bool cbw_claim_for(struct cbw_batch *batch, struct bio *bio)
 		if (!op) {
 			spin_unlock_irq(&ops->lock);
 			cbw_prepare(batch);
-			/* Those started meanwhile may have ended: look again. */
+			if (unlikely(!batch->spare)) {
+				/* All are in flight: when one has ended. */
+				repl_chain_defer(chain, bio);
+				return true;
+			}
+			/* Others may have ended meanwhile: look again. */
 			wait = NULL;
 			region = repl_bio_begin(chain, bio);
 			spin_lock_irq(&ops->lock);
@@ -272,10 +273,7 @@ static void cbw_end(struct repl_region_op *op, struct bio_list *go)
 			bio_list_add(&again, bio);
 	}
 	repl_chain_defer_all(chain, &again);
-	if (op->job)
-		repl_job_done(&chain->job, false);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, false);
 }
 
 /*
@@ -323,10 +321,7 @@ static void cbw_failed(struct repl_region_op *op, bool reading)
 		repl_chain_end(bio, BLK_STS_IOERR);
 	}
 	repl_chain_defer_all(chain, &again);
-	if (op->job)
-		repl_job_done(&chain->job, true);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, true);
 }
 
 /* The copy has ended. Context: the worker, or kcopyd's thread for a job. */
@@ -428,6 +423,52 @@ int repl_cbw_map(struct repl_chain *chain, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
+/*
+ * Claim for @op what is not preserved from *@cursor on, as far as one copy
+ * reaches, or pass over what is or will be. Returns what there is to copy.
+ */
+static sector_t cbw_fill_claim(struct repl_chain *chain,
+			       struct repl_region_op *op, u64 *cursor, u64 end,
+			       bool top)
+{
+	struct repl_region_op *other;
+	u64 begin = *cursor;
+	sector_t sectors = 0;
+	bool present;
+	u64 n;
+
+	end = min(end, begin + repl_regions_in(chain, REPL_COPY_SECTORS));
+	if (top) {
+		end = begin + repl_map_run(&chain->active_map, begin, end,
+					   &present);
+		if (!present) {
+			*cursor = end;
+			return 0;
+		}
+	}
+
+	spin_lock_irq(&chain->ops.lock);
+	n = repl_map_run(&chain->hidden_map, begin, end, &present);
+	other = present ? NULL : repl_region_op_find(&chain->ops, begin,
+						     begin + n);
+	if (other)
+		n = other->begin > begin ? other->begin - begin :
+					   min(other->end, end) - begin;
+	if (!present && (!other || other->begin > begin)) {
+		op->chain = chain;
+		op->kind = REPL_OP_PRESERVE;
+		op->job = true;
+		op->begin = begin;
+		op->end = begin + n;
+		repl_region_op_insert(&chain->ops, op);
+		repl_gate_get(&chain->gate);
+		sectors = repl_region_sectors(chain, op->begin, op->end);
+	}
+	spin_unlock_irq(&chain->ops.lock);
+	*cursor = begin + n;
+	return sectors;
+}
+
 /**
  * repl_cbw_fill() - preserve the next regions in the background
  * @chain: chain, stage running
@@ -444,49 +485,17 @@ sector_t repl_cbw_fill(struct repl_chain *chain, u64 *cursor, u64 end,
 		       bool top)
 {
 	sector_t sectors = 0;
-	u64 most = repl_regions_in(chain, REPL_COPY_SECTORS);
-	struct repl_region_op *op, *other;
+	struct repl_region_op *op = repl_region_op_alloc(&chain->ops, GFP_NOIO);
 
-	op = repl_region_op_alloc(&chain->ops, GFP_NOIO);
-	spin_lock_irq(&chain->ops.lock);
-	while (*cursor < end) {
-		bool present;
-		u64 n;
-
-		if (top) {
-			*cursor = repl_map_next(&chain->active_map, *cursor, end);
-			if (*cursor == end)
-				break;
-		}
-		n = repl_map_run(&chain->hidden_map, *cursor, end, &present);
-		if (present) {
-			*cursor += n;
-			continue;
-		}
+	while (!sectors && *cursor < end) {
 		if (top)
-			n = min(n, repl_map_run(&chain->active_map, *cursor,
-						*cursor + n, &present));
-		n = min(n, most);
-		other = repl_region_op_find(&chain->ops, *cursor, *cursor + n);
-		if (other && other->begin <= *cursor) {
-			*cursor = min(other->end, end);
-			continue;
-		}
-		if (other)
-			n = other->begin - *cursor;
-
-		op->chain = chain;
-		op->kind = REPL_OP_PRESERVE;
-		op->job = true;
-		op->begin = *cursor;
-		op->end = *cursor + n;
-		repl_region_op_insert(&chain->ops, op);
-		repl_gate_get(&chain->gate);
-		*cursor += n;
-		sectors = repl_region_sectors(chain, op->begin, op->end);
-		break;
+			*cursor = repl_map_next(&chain->active_map, *cursor,
+						min(end, *cursor +
+						    REPL_WALK_REGIONS));
+		if (*cursor < end)
+			sectors = cbw_fill_claim(chain, op, cursor, end, top);
+		cond_resched();
 	}
-	spin_unlock_irq(&chain->ops.lock);
 
 	if (sectors)
 		cbw_start(op);

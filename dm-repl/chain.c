@@ -127,10 +127,13 @@ void repl_chain_defer_all(struct repl_chain *chain, struct bio_list *bios)
 
 	if (bio_list_empty(bios))
 		return;
+	/* The worker may end the last of them at once; then RCU keeps us. */
+	rcu_read_lock();
 	spin_lock_irqsave(&chain->deferred_lock, flags);
 	bio_list_merge(&chain->deferred, bios);
 	spin_unlock_irqrestore(&chain->deferred_lock, flags);
 	queue_work(chain->wq, &chain->worker);
+	rcu_read_unlock();
 }
 
 static void chain_worker(struct work_struct *work)
@@ -206,6 +209,25 @@ void repl_chain_copy(struct repl_region_op *op, struct block_device *from,
 		repl_job_copy(chain->job_copy, &op->copy);
 	else
 		repl_copier_add(&chain->copier, &op->copy);
+}
+
+/**
+ * repl_chain_op_end() - the last of an op
+ * @op: op, removed from the tree, its bios gone on
+ * @error: it failed
+ *
+ * Context: any. The chain may be gone on return.
+ */
+void repl_chain_op_end(struct repl_region_op *op, bool error)
+{
+	struct repl_chain *chain = op->chain;
+
+	if (op->job)
+		repl_job_done(&chain->job, error);
+	else
+		repl_job_poke(&chain->job);
+	repl_region_op_free(&chain->ops, op);
+	repl_gate_put(&chain->gate);
 }
 
 /**
@@ -320,6 +342,8 @@ static void chain_free(struct repl_chain *chain)
 {
 	if (!IS_ERR_OR_NULL(chain->job_copy))
 		dm_kcopyd_client_destroy(chain->job_copy);
+	if (chain->slow_wq)
+		destroy_workqueue(chain->slow_wq);
 	if (chain->wq)
 		destroy_workqueue(chain->wq);
 	repl_copier_exit(&chain->copier);
@@ -385,9 +409,10 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 		goto bad;
 	*error = "Cannot allocate workqueue";
 	chain->wq = repl_alloc_workqueue("dm-repl");
-	if (!chain->wq)
+	chain->slow_wq = repl_alloc_workqueue("dm-repl-slow");
+	if (!chain->wq || !chain->slow_wq)
 		goto bad;
-	repl_job_init(&chain->job, chain->wq, chain);
+	repl_job_init(&chain->job, chain->slow_wq, chain);
 	*error = "Cannot create kcopyd client";
 	chain->job_copy = dm_kcopyd_client_create(NULL);
 	if (IS_ERR(chain->job_copy))
@@ -409,7 +434,9 @@ void repl_chain_destroy(struct repl_chain *chain)
 	struct bio_list parked = BIO_EMPTY_LIST;
 	struct bio *bio;
 
+	/* First the end of a merge, if there is one: it opens the gate. */
 	repl_job_hold(&chain->job, true);
+	repl_job_settle(&chain->job);
 	repl_gate_close(&chain->gate);
 	repl_gate_drain_all(&chain->gate);
 
@@ -437,10 +464,23 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->stage = old->stage;
 	chain->fenced = old->fenced;
 	chain->checkpoint_id = old->checkpoint_id;
-	chain->errors = old->errors;
-	chain->first_errno = old->first_errno;
-	chain->first_sector = old->first_sector;
 	chain->job.speed = old->job.speed;
+}
+
+/**
+ * repl_chain_inherit_errors() - take over what went wrong
+ * @chain: new chain, live
+ * @old: chain that it replaced, drained
+ */
+void repl_chain_inherit_errors(struct repl_chain *chain, struct repl_chain *old)
+{
+	spin_lock_irq(&chain->error_lock);
+	if (!chain->errors) {
+		chain->first_errno = old->first_errno;
+		chain->first_sector = old->first_sector;
+	}
+	WRITE_ONCE(chain->errors, chain->errors | old->errors);
+	spin_unlock_irq(&chain->error_lock);
 }
 
 /*
@@ -676,8 +716,8 @@ static int msg_id(struct chain_args *args, u64 *id)
 {
 	int r = kstrtou64(args->argv[0], 10, id);
 
-	if (r || *id <= args->chain->checkpoint_id) {
-		DMERR("%s: checkpoint id must be a number above %llu",
+	if (r || *id <= args->chain->checkpoint_id || *id == U64_MAX) {
+		DMERR("%s: checkpoint id must be a number above %llu, and not the last",
 		      args->chain->name, args->chain->checkpoint_id);
 		return -EINVAL;
 	}
@@ -769,8 +809,11 @@ static int msg_job_speed(struct repl_chain *chain, const char *word)
 {
 	u64 speed;
 
-	if (kstrtou64(word, 10, &speed) || speed > S64_MAX / SZ_1K)
+	if (kstrtou64(word, 10, &speed) || speed > U32_MAX) {
+		DMERR("%s: job speed must be a number of KiB/s up to %u",
+		      chain->name, U32_MAX);
 		return -EINVAL;
+	}
 	repl_job_set_speed(&chain->job, speed * SZ_1K);
 	return 0;
 }

@@ -40,6 +40,13 @@
 #define REPL_COPY_SECTORS	2048
 /* What one bio may have copied at a time, in sectors (8 MiB). */
 #define REPL_WINDOW_SECTORS	16384
+/*
+ * The worker ends ops, so it cannot wait for one to end. When there is none
+ * for a bio, some are in flight; it defers the bio and comes again.
+ */
+#define REPL_GFP_WORKER		(GFP_NOWAIT | __GFP_NOWARN)
+/* Regions that a job looks through before it lets others run. */
+#define REPL_WALK_REGIONS	65536
 /* Bios that the worker sorts together. */
 #define REPL_BATCH		64
 
@@ -90,7 +97,8 @@ struct repl_chain {
 	struct repl_region_ops ops ____cacheline_aligned;
 	spinlock_t deferred_lock;	/* deferred */
 	struct bio_list deferred;
-	struct workqueue_struct *wq;
+	struct workqueue_struct *wq;	/* the worker's alone */
+	struct workqueue_struct *slow_wq; /* may wait for the worker */
 	struct work_struct worker;
 	struct repl_copier copier;
 	u64 stream_end;			/* worker's: end of the last miss */
@@ -234,6 +242,8 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 				     char **error);
 void repl_chain_destroy(struct repl_chain *chain);
 void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old);
+void repl_chain_inherit_errors(struct repl_chain *chain,
+			       struct repl_chain *old);
 bool repl_chain_enter(struct repl_chain *chain, struct bio *bio, bool may_trim);
 void repl_chain_defer(struct repl_chain *chain, struct bio *bio);
 void repl_chain_defer_all(struct repl_chain *chain, struct bio_list *bios);
@@ -243,6 +253,7 @@ void repl_chain_end(struct bio *bio, blk_status_t status);
 int repl_chain_end_io(struct bio *bio, blk_status_t status);
 void repl_chain_copy(struct repl_region_op *op, struct block_device *from,
 		     struct block_device *to, dm_kcopyd_notify_fn fn);
+void repl_chain_op_end(struct repl_region_op *op, bool error);
 int repl_chain_message(struct repl_chain *chain, unsigned int argc,
 		       char **argv, char *result, unsigned int maxlen);
 void repl_chain_status(struct repl_chain *chain, char *result,

@@ -67,7 +67,8 @@ int repl_copier_init(struct repl_copier *copier,
 
 /**
  * repl_copier_exit() - free what repl_copier_init() allocated
- * @copier: copier, zeroed or initialised, with nothing in flight
+ * @copier: copier, zeroed or initialised, with nothing in flight since an RCU
+ *	grace period ago
  */
 void repl_copier_exit(struct repl_copier *copier)
 {
@@ -85,6 +86,8 @@ static void piece_endio(struct bio *bio)
 	unsigned long flags;
 	bool first;
 
+	/* The worker may end the copy at once; then RCU keeps the copier. */
+	rcu_read_lock();
 	spin_lock_irqsave(&copier->lock, flags);
 	first = list_empty(&copier->done);
 	list_add_tail(&piece->list, &copier->done);
@@ -92,6 +95,7 @@ static void piece_endio(struct bio *bio)
 	/* The worker takes the whole list: one kick is enough for it. */
 	if (first)
 		copier->kick(copier);
+	rcu_read_unlock();
 }
 
 /*
@@ -105,11 +109,18 @@ static bool piece_start(struct repl_copier *copier, struct repl_copy *copy)
 	unsigned int nr = DIV_ROUND_UP(bytes, PAGE_SIZE);
 	struct copy_piece *piece;
 	struct bio *bio;
+	gfp_t gfp;
 
 	if (nr > copier->nr_free)
 		return false;
-	bio = bio_alloc_bioset(copy->from, nr, REQ_OP_READ | REQ_SYNC,
-			       GFP_NOWAIT | __GFP_NOWARN, &copier->bios);
+	/*
+	 * With some in flight, their end brings us back here. With none, the
+	 * reserve is whole and nobody would: GFP_NOIO takes from it.
+	 */
+	gfp = copier->nr_free == copier->nr_pages ? GFP_NOIO :
+						    GFP_NOWAIT | __GFP_NOWARN;
+	bio = bio_alloc_bioset(copy->from, nr, REQ_OP_READ | REQ_SYNC, gfp,
+			       &copier->bios);
 	if (!bio)
 		return false;
 

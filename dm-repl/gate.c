@@ -101,7 +101,7 @@ void repl_gate_open(struct repl_gate *gate, struct bio_list *parked)
 	unsigned long flags;
 
 	spin_lock_irqsave(&gate->lock, flags);
-	/* What was changed behind the closed gate is visible to enterers. */
+	/* Pairs with the acquire in repl_gate_enter(). */
 	smp_store_release(&gate->closed, 0);
 	bio_list_merge(parked, &gate->parked);
 	bio_list_init(&gate->parked);

@@ -103,7 +103,8 @@ static inline bool repl_gate_enter(struct repl_gate *gate)
 {
 	repl_gate_get(gate);
 	smp_mb();	/* [A], pairs with [B] in repl_gate_close() */
-	if (likely(!READ_ONCE(gate->closed)))
+	/* Acquire: what was changed while it was closed is seen as changed. */
+	if (likely(!smp_load_acquire(&gate->closed)))
 		return true;
 	repl_gate_put(gate);
 	return false;

@@ -82,34 +82,50 @@ static bool job_active(struct repl_job *job)
 	return job->state == REPL_JOB_RUNNING || job->state == REPL_JOB_PAUSED;
 }
 
-/* Nothing is in flight and there is nothing left to start, or it failed. */
-static void job_end(struct repl_job *job)
+/*
+ * Nothing is in flight and there is nothing left to start, or it failed. Job
+ * @run may be over meanwhile, and another one on its way: that is not ours.
+ */
+static void job_end(struct repl_job *job, const struct repl_job_type *type,
+		    unsigned int run, bool error)
 {
-	int r = READ_ONCE(job->error) ? -EIO : job->type->finish(job);
 	bool ended = false;
+	int r = -EIO;
 
-	if (r == -EAGAIN)
-		return;
+	if (!error) {
+		WRITE_ONCE(job->waiting, true);
+		smp_mb();	/* pairs with the one in repl_job_poke() */
+		r = type->finish(job);
+		if (r == -EAGAIN)
+			return;
+		WRITE_ONCE(job->waiting, false);
+	}
 
 	mutex_lock(&job->lock);
-	if (job_active(job)) {
+	if (job->run == run && job_active(job)) {
 		job->state = r ? REPL_JOB_FAILED : REPL_JOB_DONE;
 		ended = true;
 	}
 	mutex_unlock(&job->lock);
 	if (ended)
-		job->type->ended(job, !r);
+		type->ended(job, !r);
 }
 
 static void job_work(struct work_struct *work)
 {
 	struct repl_job *job = container_of(to_delayed_work(work),
 					    struct repl_job, work);
+	const struct repl_job_type *type;
+	unsigned int run;
 	bool over = false;
+	bool error;
 
 	mutex_lock(&job->lock);
+	type = job->type;
+	run = job->run;
+	error = READ_ONCE(job->error);
 	if (job_active(job)) {
-		over = READ_ONCE(job->error);
+		over = error;
 		if (!over && !job->held && job->state == REPL_JOB_RUNNING)
 			over = job_run(job);
 		/* The last piece to end calls again. */
@@ -119,7 +135,7 @@ static void job_work(struct work_struct *work)
 	mutex_unlock(&job->lock);
 
 	if (over)
-		job_end(job);
+		job_end(job, type, run, error);
 }
 
 /**
@@ -153,6 +169,19 @@ void repl_job_exit(struct repl_job *job)
 }
 
 /**
+ * repl_job_settle() - wait until the job's work stands still
+ * @job: job, held
+ *
+ * An end that was being dealt with has been dealt with.
+ *
+ * Context: process; none of the locks that the type's functions take.
+ */
+void repl_job_settle(struct repl_job *job)
+{
+	flush_delayed_work(&job->work);
+}
+
+/**
  * repl_job_start() - begin a job
  * @job: job, none or over
  * @type: what it does
@@ -163,6 +192,7 @@ void repl_job_start(struct repl_job *job, const struct repl_job_type *type)
 {
 	mutex_lock(&job->lock);
 	job->type = type;
+	job->run++;
 	job->state = REPL_JOB_RUNNING;
 	job->error = false;
 	job->cursor = 0;
@@ -285,6 +315,21 @@ void repl_job_hold(struct repl_job *job, bool hold)
 void repl_job_kick(struct repl_job *job)
 {
 	mod_delayed_work(job->wq, &job->work, 0);
+}
+
+/**
+ * repl_job_poke() - something has ended that the job may be waiting for
+ * @job: job
+ *
+ * Context: any; cheap when it is not waiting.
+ */
+void repl_job_poke(struct repl_job *job)
+{
+	smp_mb();	/* what has ended, before waiting; see job_end() */
+	if (likely(!READ_ONCE(job->waiting)))
+		return;
+	WRITE_ONCE(job->waiting, false);
+	repl_job_kick(job);
 }
 
 /**

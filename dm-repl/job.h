@@ -42,8 +42,9 @@ enum repl_job_state {
  * @step: start one piece; return its size in sectors, 0 if there is nothing
  *	to start now. Process context.
  * @finish: called when ->step had nothing and no piece is in flight; return
- *	0 if the job is done, -EAGAIN to be called again after the next
- *	repl_job_kick(), else it has failed. Process context.
+ *	0 if the job is done, -EAGAIN if it waits for what others are doing
+ *	and goes on at the next repl_job_poke(), else it has failed. Process
+ *	context.
  * @ended: called once when the job is done or failed and its state says so,
  *	with no piece in flight and no lock held. Process context.
  */
@@ -63,6 +64,8 @@ struct repl_job {
 	struct mutex lock;		/* state, held, cursor */
 	enum repl_job_state state;
 	unsigned int held;		/* > 0: like paused */
+	unsigned int run;		/* which job this is */
+	bool waiting;			/* for somebody else's piece: poke */
 	bool error;			/* a piece failed */
 	atomic_t in_flight;
 	wait_queue_head_t idle;
@@ -75,6 +78,7 @@ struct repl_job {
 void repl_job_init(struct repl_job *job, struct workqueue_struct *wq,
 		   void *context);
 void repl_job_exit(struct repl_job *job);
+void repl_job_settle(struct repl_job *job);
 void repl_job_start(struct repl_job *job, const struct repl_job_type *type);
 int repl_job_pause(struct repl_job *job);
 int repl_job_resume(struct repl_job *job);
@@ -82,6 +86,7 @@ int repl_job_cancel(struct repl_job *job);
 void repl_job_set_speed(struct repl_job *job, u64 speed);
 void repl_job_hold(struct repl_job *job, bool hold);
 void repl_job_kick(struct repl_job *job);
+void repl_job_poke(struct repl_job *job);
 void repl_job_done(struct repl_job *job, bool error);
 void repl_job_fail(struct repl_job *job);
 bool repl_job_is_active(struct repl_job *job);

@@ -69,12 +69,9 @@ static void merge_failed(struct repl_region_op *op, bool reading)
 	repl_region_op_remove(&chain->ops, op, &waiters);
 	while ((bio = bio_list_pop(&waiters)))
 		repl_gate_hold_back(&chain->gate, bio);
-	if (op->job)
-		repl_job_done(&chain->job, true);
-	else
+	if (!op->job)
 		repl_job_fail(&chain->job);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, true);
 }
 
 /* A range has been merged. Context: the worker, or kcopyd's thread for a job. */
@@ -96,12 +93,7 @@ static void merge_copied(int read_err, unsigned long write_err, void *context)
 
 	repl_region_op_remove(&chain->ops, op, &waiters);
 	repl_chain_defer_all(chain, &waiters);
-	if (op->job)
-		repl_job_done(&chain->job, false);
-	else
-		repl_job_kick(&chain->job);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, false);
 }
 
 static void merge_start(struct repl_region_op *op, struct block_device *from)
@@ -128,7 +120,11 @@ void repl_merge_dispatch(struct repl_chain *chain, struct bio *bio)
 	struct repl_region_op *op, *other;
 	struct block_device *from;
 
-	op = repl_region_op_alloc(ops, GFP_NOIO);
+	op = repl_region_op_alloc(ops, REPL_GFP_WORKER);
+	if (unlikely(!op)) {
+		repl_chain_defer(chain, bio);
+		return;
+	}
 	spin_lock_irq(&ops->lock);
 	from = merge_claim(chain, op, region, region + 1, &other);
 	if (from)
@@ -148,6 +144,22 @@ void repl_merge_dispatch(struct repl_chain *chain, struct bio *bio)
 	submit_bio_noacct(bio);
 }
 
+/* The next region from @region on that has something to merge. No lock. */
+static u64 merge_next(struct repl_chain *chain, u64 region)
+{
+	while (region < chain->nr_regions) {
+		u64 end = min(region + REPL_WALK_REGIONS, chain->nr_regions);
+		u64 next = repl_map_next(&chain->active_map, region, end);
+
+		next = repl_map_next(&chain->hidden_map, region, next);
+		if (next < end)
+			return next;
+		region = end;
+		cond_resched();
+	}
+	return region;
+}
+
 /* The job's: merge the next run, passing over what a writer merges now. */
 static sector_t merge_step(struct repl_job *job)
 {
@@ -158,32 +170,24 @@ static sector_t merge_step(struct repl_job *job)
 
 	op = repl_region_op_alloc(&chain->ops, GFP_NOIO);
 	op->job = true;
-	spin_lock_irq(&chain->ops.lock);
-	while (job->cursor < chain->nr_regions) {
-		u64 begin = job->cursor;
-
-		begin = min(repl_map_next(&chain->active_map, begin,
-					  chain->nr_regions),
-			    repl_map_next(&chain->hidden_map, begin,
-					  chain->nr_regions));
-		job->cursor = begin;
-		if (begin == chain->nr_regions)
-			break;
-		from = merge_claim(chain, op, begin, chain->nr_regions, &other);
-		if (from) {
+	while (!from && (job->cursor = merge_next(chain, job->cursor)) <
+	       chain->nr_regions) {
+		spin_lock_irq(&chain->ops.lock);
+		from = merge_claim(chain, op, job->cursor, chain->nr_regions,
+				   &other);
+		if (from)
 			job->cursor = op->end;
-			sectors = repl_region_sectors(chain, op->begin,
-						      op->end);
-			break;
-		}
-		job->cursor = other ? other->end : begin + 1;
+		else
+			job->cursor = other ? other->end : job->cursor + 1;
+		spin_unlock_irq(&chain->ops.lock);
 	}
-	spin_unlock_irq(&chain->ops.lock);
 
-	if (from)
+	if (from) {
+		sectors = repl_region_sectors(chain, op->begin, op->end);
 		merge_start(op, from);
-	else
+	} else {
 		repl_region_op_free(&chain->ops, op);
+	}
 	return sectors;
 }
 
@@ -194,7 +198,7 @@ static int merge_finish(struct repl_job *job)
 
 	if (atomic64_read(&chain->nr_hidden) ||
 	    atomic64_read(&chain->nr_active)) {
-		/* Some writer's merge was in the way: it kicks the job. */
+		/* Some writer's merge was in the way: its end pokes us. */
 		job->cursor = 0;
 		return -EAGAIN;
 	}
@@ -226,8 +230,37 @@ static sector_t fill_top_step(struct repl_job *job)
 	return repl_cbw_fill(chain, &job->cursor, chain->nr_regions, true);
 }
 
-static int fill_finish(struct repl_job *job)
+/*
+ * Regions that somebody else was preserving were passed over. They count when
+ * they are; if that failed, they are ours. The end of such an op pokes us.
+ */
+static int fill_full_finish(struct repl_job *job)
 {
+	struct repl_chain *chain = job->context;
+
+	if (atomic64_read(&chain->nr_hidden) == chain->nr_regions)
+		return 0;
+	job->cursor = 0;
+	return -EAGAIN;
+}
+
+static int fill_top_finish(struct repl_job *job)
+{
+	struct repl_chain *chain = job->context;
+	u64 region = 0;
+
+	while (region < chain->nr_regions) {
+		u64 end = min(region + REPL_WALK_REGIONS, chain->nr_regions);
+
+		region = repl_map_next(&chain->active_map, region, end);
+		if (region < end &&
+		    !repl_map_get(&chain->hidden_map, region)) {
+			job->cursor = 0;
+			return -EAGAIN;
+		}
+		region = min(region + 1, end);
+		cond_resched();
+	}
 	return 0;
 }
 
@@ -240,7 +273,7 @@ const struct repl_job_type repl_fill_full_job = {
 	.name = "fill",
 	.may_cancel = true,
 	.step = fill_full_step,
-	.finish = fill_finish,
+	.finish = fill_full_finish,
 	.ended = fill_ended,
 };
 
@@ -248,6 +281,6 @@ const struct repl_job_type repl_fill_top_job = {
 	.name = "fill",
 	.may_cancel = true,
 	.step = fill_top_step,
-	.finish = fill_finish,
+	.finish = fill_top_finish,
 	.ended = fill_ended,
 };

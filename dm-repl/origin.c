@@ -231,6 +231,15 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 	mutex_lock(&registry_lock);
 	old = rcu_dereference_protected(origin->chain,
 					lockdep_is_held(&registry_lock));
+	mutex_unlock(&registry_lock);
+	/*
+	 * The end of a merge opens the gate. The old one's table is suspended,
+	 * and goes after this.
+	 */
+	if (old && old != chain)
+		repl_job_settle(&old->job);
+
+	mutex_lock(&registry_lock);
 	if (old != chain) {
 		if (old && !chain_is_idle(old)) {
 			r = -EBUSY;
@@ -244,6 +253,7 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 			synchronize_rcu();
 			repl_gate_close(&old->gate);
 			repl_gate_drain_all(&old->gate);
+			repl_chain_inherit_errors(chain, old);
 		}
 	}
 	chain->ti = ti;
@@ -283,7 +293,7 @@ bool repl_chain_set_running(struct repl_chain *chain)
  */
 void repl_chain_event(struct repl_chain *chain)
 {
-	queue_work(chain->wq, &chain->event_work);
+	queue_work(chain->slow_wq, &chain->event_work);
 }
 
 /**

@@ -16,7 +16,6 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
-#include <linux/dm-kcopyd.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
@@ -38,6 +37,10 @@ static const char * const primary_errors[PRIMARY_NR_ERRORS] = {
 	[PRIMARY_ERR_PEER_FLUSH]	= "peer-flush",
 };
 
+/* The table that is live hands over to the one that replaces it. */
+static DEFINE_MUTEX(primaries_lock);
+static LIST_HEAD(primaries);
+
 /* Written by one CPU, summed for status. */
 struct primary_count {
 	u64 writes;
@@ -56,17 +59,18 @@ struct repl_primary {
 	struct work_struct zeroes_work;
 	spinlock_t zeroes_lock;		/* zeroes */
 	struct bio_list zeroes;		/* peer's legs to send as data */
-	struct dm_kcopyd_client *kcopyd;
 
 	struct mutex lock;		/* attach, detach */
 	struct dm_dev *peer;
 	bool detached;			/* by message */
-	spinlock_t error_lock;		/* errors, first_* */
+	spinlock_t error_lock;		/* errors, first_*, peer_name */
+	char peer_name[16];
 	unsigned long errors;
 	int first_errno;
 	sector_t first_sector;
 	struct work_struct event_work;
 
+	struct list_head list;		/* of live ones: primaries */
 	sector_t region_size;
 	bool sync_word;			/* given on the table line */
 };
@@ -141,10 +145,12 @@ static void peer_send_as_data(struct repl_primary *p, struct bio *peer)
 {
 	unsigned long flags;
 
+	rcu_read_lock();	/* the bio may end at once, and we with it */
 	spin_lock_irqsave(&p->zeroes_lock, flags);
 	bio_list_add(&p->zeroes, peer);
 	spin_unlock_irqrestore(&p->zeroes_lock, flags);
 	queue_work(p->wq, &p->zeroes_work);
+	rcu_read_unlock();
 }
 
 static bool peer_not_supported(blk_status_t status)
@@ -172,11 +178,6 @@ static void peer_endio(struct bio *peer)
 	peer_done(peer, status);
 }
 
-static void peer_zeroed(int read_err, unsigned long write_err, void *context)
-{
-	peer_done(context, write_err ? BLK_STS_IOERR : BLK_STS_OK);
-}
-
 static void peer_zeroes_work(struct work_struct *work)
 {
 	struct repl_primary *p = container_of(work, struct repl_primary,
@@ -192,14 +193,12 @@ static void peer_zeroes_work(struct work_struct *work)
 	while ((peer = bio_list_pop(&zeroes))) {
 		struct primary_io *io = container_of(peer, struct primary_io,
 						     peer);
-		struct dm_io_region to = {
-			.bdev = p->peer_bdev,
-			.sector = io->sector,
-			.count = io->sectors,
-		};
+		int r;
 
-		/* Uses write-zeroes where the device has it, else data. */
-		dm_kcopyd_zero(p->kcopyd, 1, &to, 0, peer_zeroed, peer);
+		/* Falls back to data, whatever the device had announced. */
+		r = blkdev_issue_zeroout(p->peer_bdev, io->sector, io->sectors,
+					 GFP_NOIO, 0);
+		peer_done(peer, errno_to_blk_status(r));
 	}
 }
 
@@ -218,6 +217,7 @@ static void peer_send(struct repl_primary *p, struct bio *bio)
 		return;
 	}
 	io->peer.bi_end_io = peer_endio;
+	io->peer.bi_opf &= ~REQ_POLLED;	/* nobody polls the peer */
 	bio_inc_remaining(bio);
 	if (bio_op(bio) == REQ_OP_WRITE_ZEROES &&
 	    !bdev_write_zeroes_sectors(bdev))
@@ -314,12 +314,14 @@ static int primary_replace(struct repl_primary *p, struct dm_dev *dev)
 		p->peer = dev;
 		p->peer_bdev = dev ? dev->bdev : NULL;
 		p->detached = !dev;
-		if (dev) {
-			spin_lock_irq(&p->error_lock);
+		spin_lock_irq(&p->error_lock);
+		if (dev)
 			p->errors = 0;
-			spin_unlock_irq(&p->error_lock);
+		strscpy(p->peer_name, dev ? dev->name : "-",
+			sizeof(p->peer_name));
+		spin_unlock_irq(&p->error_lock);
+		if (dev)
 			WRITE_ONCE(p->failed, false);
-		}
 		if (old)
 			dm_put_device(p->ti, old);
 	}
@@ -413,8 +415,6 @@ static int primary_message(struct dm_target *ti, unsigned int argc,
 
 static void primary_free(struct repl_primary *p)
 {
-	if (!IS_ERR_OR_NULL(p->kcopyd))
-		dm_kcopyd_client_destroy(p->kcopyd);
 	if (p->wq)
 		destroy_workqueue(p->wq);
 	if (p->count)
@@ -460,6 +460,7 @@ static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
 {
 	int r = repl_get_device(ti, argv[0], REPL_DEV_LOCAL, &p->local);
 
+	strscpy(p->peer_name, "-", sizeof(p->peer_name));
 	if (r || !strcmp(argv[1], "-"))
 		return r;
 	r = repl_get_device(ti, argv[1], REPL_DEV_PEER, &p->peer);
@@ -470,6 +471,7 @@ static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
 		return -EINVAL;
 	}
 	p->peer_bdev = p->peer->bdev;
+	strscpy(p->peer_name, p->peer->name, sizeof(p->peer_name));
 	return 0;
 }
 
@@ -481,11 +483,7 @@ static int primary_alloc(struct dm_target *ti, struct repl_primary *p)
 		return -ENOMEM;
 	ti->error = "Cannot allocate workqueue";
 	p->wq = repl_alloc_workqueue("dm-repl-primary");
-	if (!p->wq)
-		return -ENOMEM;
-	ti->error = "Cannot create kcopyd client";
-	p->kcopyd = dm_kcopyd_client_create(NULL);
-	return PTR_ERR_OR_ZERO(p->kcopyd);
+	return p->wq ? 0 : -ENOMEM;
 }
 
 static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
@@ -509,6 +507,7 @@ static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	bio_list_init(&p->zeroes);
 	INIT_WORK(&p->zeroes_work, peer_zeroes_work);
 	INIT_WORK(&p->event_work, primary_event);
+	INIT_LIST_HEAD(&p->list);
 
 	if (strcmp(argv[2], "-")) {
 		ti->error = "Metadata device is not supported yet: use -";
@@ -546,9 +545,53 @@ static void primary_dtr(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
 
+	mutex_lock(&primaries_lock);
+	list_del(&p->list);
+	mutex_unlock(&primaries_lock);
 	cancel_work_sync(&p->event_work);
 	synchronize_rcu();	/* see repl_gate_put() */
 	primary_free(p);
+}
+
+/*
+ * A reload must not make a peer whole that has missed writes: the new table
+ * takes over the counts and, if it has the same peer, the latched errors.
+ */
+static void primary_take_over(struct repl_primary *p, struct repl_primary *old)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct primary_count *to = per_cpu_ptr(p->count, cpu);
+		struct primary_count *from = per_cpu_ptr(old->count, cpu);
+
+		to->writes += from->writes;
+		to->forwarded += from->forwarded;
+	}
+	if (!p->peer_bdev || p->peer_bdev != old->peer_bdev)
+		return;
+	p->errors = old->errors;
+	p->first_errno = old->first_errno;
+	p->first_sector = old->first_sector;
+	p->failed = old->failed;
+}
+
+/* No I/O: both tables are suspended. */
+static int primary_preresume(struct dm_target *ti)
+{
+	struct repl_primary *p = ti->private;
+	struct repl_primary *old;
+
+	mutex_lock(&primaries_lock);
+	if (list_empty(&p->list)) {
+		list_for_each_entry(old, &primaries, list)
+			if (dm_table_get_md(old->ti->table) ==
+			    dm_table_get_md(ti->table))
+				primary_take_over(p, old);
+		list_add(&p->list, &primaries);
+	}
+	mutex_unlock(&primaries_lock);
+	return 0;
 }
 
 /*
@@ -607,7 +650,7 @@ static void primary_info(struct repl_primary *p, char *result,
 		peer = READ_ONCE(p->detached) ? "detached" : "none";
 	DMEMIT("primary %s sync %s %llu %llu %llu ",
 	       attached && !failed ? "running" : "none", peer, sum.writes,
-	       sum.forwarded, sum.writes - sum.forwarded);
+	       sum.forwarded, max(sum.writes, sum.forwarded) - sum.forwarded);
 	primary_errors_status(p, result, maxlen, sz);
 }
 
@@ -623,10 +666,11 @@ static void primary_status(struct dm_target *ti, status_type_t type,
 		primary_info(p, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
-		mutex_lock(&p->lock);
-		DMEMIT("%s %s - %llu", p->local->name,
-		       p->peer ? p->peer->name : "-", (u64)p->region_size);
-		mutex_unlock(&p->lock);
+		/* Not p->lock: detach may wait for a peer that hangs. */
+		spin_lock_irq(&p->error_lock);
+		DMEMIT("%s %s - %llu", p->local->name, p->peer_name,
+		       (u64)p->region_size);
+		spin_unlock_irq(&p->error_lock);
 		if (p->sync_word)
 			DMEMIT(" 1 sync");
 		break;
@@ -642,8 +686,12 @@ static int primary_iterate_devices(struct dm_target *ti,
 	struct repl_primary *p = ti->private;
 	int r = fn(ti, p->local, 0, ti->len, data);
 
-	if (!r && p->peer)
+	if (r)
+		return r;
+	mutex_lock(&p->lock);	/* against detach */
+	if (p->peer)
 		r = fn(ti, p->peer, 0, ti->len, data);
+	mutex_unlock(&p->lock);
 	return r;
 }
 
@@ -661,6 +709,7 @@ struct target_type repl_primary_target = {
 	.dtr = primary_dtr,
 	.map = primary_map,
 	.end_io = primary_end_io,
+	.preresume = primary_preresume,
 	.message = primary_message,
 	.status = primary_status,
 	.iterate_devices = primary_iterate_devices,

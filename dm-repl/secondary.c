@@ -56,6 +56,16 @@ static int secondary_get_devices(struct dm_target *ti, struct repl_secondary *s,
 	return -EINVAL;
 }
 
+/* Copies are made of whole regions. */
+static bool secondary_region_fits(struct repl_secondary *s, sector_t region_size)
+{
+	unsigned int block = max3(bdev_logical_block_size(s->secondary->bdev),
+				  bdev_logical_block_size(s->hidden->bdev),
+				  bdev_logical_block_size(s->active->bdev));
+
+	return region_size >= block >> SECTOR_SHIFT;
+}
+
 static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct repl_chain_params params = { .len = ti->len };
@@ -87,6 +97,12 @@ static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = secondary_get_devices(ti, s, argv);
 	if (r)
 		goto bad;
+
+	if (!secondary_region_fits(s, params.region_size)) {
+		ti->error = "Region size is smaller than a device's block";
+		r = -EINVAL;
+		goto bad;
+	}
 
 	params.secondary = s->secondary->bdev;
 	params.hidden = s->hidden->bdev;
@@ -147,6 +163,13 @@ static void secondary_presuspend(struct dm_target *ti)
 	if (!s->held)
 		repl_job_hold(&s->chain->job, true);
 	s->held = true;
+}
+
+static void secondary_postsuspend(struct dm_target *ti)
+{
+	struct repl_secondary *s = ti->private;
+
+	repl_job_settle(&s->chain->job);
 }
 
 static void secondary_release(struct dm_target *ti)
@@ -223,6 +246,7 @@ struct target_type repl_secondary_target = {
 	.end_io = secondary_end_io,
 	.presuspend = secondary_presuspend,
 	.presuspend_undo = secondary_release,
+	.postsuspend = secondary_postsuspend,
 	.preresume = secondary_preresume,
 	.resume = secondary_release,
 	.message = secondary_message,

@@ -112,16 +112,17 @@ static int view_map_read(struct repl_chain *chain, struct bio *bio,
 	/* Invariant 4: announce first, then look again. */
 	io->gen = repl_readers_enter(&chain->readers);
 	end = begin + repl_map_run(&chain->hidden_map, begin, end, &present);
-	if (unlikely(present)) {
+	io->reader = !present;
+	if (unlikely(present))
 		repl_readers_leave(&chain->readers, io->gen);
-		bdev = chain->hidden;
-	} else {
-		io->reader = true;
-		bdev = chain->secondary;
-	}
+	bdev = present ? chain->hidden : chain->secondary;
 out:
-	if (!view_cut(chain, bio, end, may_trim))
+	if (unlikely(!view_cut(chain, bio, end, may_trim))) {
+		if (io->reader)
+			repl_readers_leave(&chain->readers, io->gen);
+		io->reader = false;
 		return DM_MAPIO_KILL;
+	}
 	bio_set_dev(bio, bdev);
 	return DM_MAPIO_REMAPPED;
 }
@@ -202,8 +203,7 @@ static void view_op_end(struct repl_region_op *op)
 
 	repl_region_op_remove(&chain->ops, op, &waiters);
 	repl_chain_defer_all(chain, &waiters);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, false);
 }
 
 /* Does @bio replace all of @region? */
@@ -245,8 +245,7 @@ static void view_backfilled(int read_err, unsigned long write_err,
 		repl_chain_end(bio, BLK_STS_IOERR);
 	}
 	repl_chain_defer_all(chain, &again);
-	repl_region_op_free(&chain->ops, op);
-	repl_gate_put(&chain->gate);
+	repl_chain_op_end(op, true);
 }
 
 /**
@@ -319,7 +318,11 @@ static void view_dispatch_active(struct repl_chain *chain, struct bio *bio)
 	struct repl_region_op *op, *other;
 	struct view_need need;
 
-	op = repl_region_op_alloc(ops, GFP_NOIO);
+	op = repl_region_op_alloc(ops, REPL_GFP_WORKER);
+	if (unlikely(!op)) {
+		repl_chain_defer(chain, bio);
+		return;
+	}
 	spin_lock_irq(&ops->lock);
 	view_need(chain, bio, &need);
 	if (!need.fill && need.begin >= need.end) {
