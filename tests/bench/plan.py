@@ -113,6 +113,8 @@ def repl_groups(short):
         if device == "repl_4k":
             cells.append(cell("rewrite_4k_random"))
         groups.append(group(device, *cells, *first_writes(device, 1)))
+    for device in ("limit_4k", "limit_64k"):
+        groups.append(group(device, *first_writes(device, 32)))
     return groups + view_groups(short)
 
 
@@ -145,7 +147,7 @@ def main_plan(short, repl):
     """One boot, virtual time."""
     switch = [{"dirty": 10, "repeat": 3 if short else 5},
               {"dirty": 1000, "repeat": 1 if short else 5},
-              {"dirty": 1000000, "repeat": 1 if short else 3}]
+              {"dirty": 1000000, "repeat": 3}]
     phases = [{
         "phase": "io", "completion_ns": FAST_NS,
         "groups": base_groups(short) + (repl_groups(short) if repl else []),

@@ -177,7 +177,7 @@ def build_rows(res):
                          res.io(mine.replace("repl", "limit"), workload, depth))
             note = ""
             if same is not None:
-                note = "%.2f x the limit behind the same front end" % same
+                note = "%.3f x the limit behind the same front end" % same
             rows.append(Row("%s, %s KiB regions" % (FIRST_NAMES[workload],
                                                     mine[5:-1]),
                             0.8, value, unit="x limit", note=note, group=group))
@@ -270,7 +270,7 @@ FUTURE = ["persistent metadata against none",
 def number(value):
     if value is None:
         return "-"
-    return "%.0f" % value if value >= 100 else "%.2f" % value
+    return "%.0f" % value if value >= 100 else "%.3f" % value
 
 
 def table(res):

@@ -54,6 +54,12 @@
 #define LIMIT_COPY_SECTORS	2048
 /* Copies in flight. */
 #define LIMIT_OPS		64
+/* Newer kernels want to be told what older ones do. */
+#ifdef REPL_HAVE_WQ_PERCPU
+#define LIMIT_PERCPU		WQ_PERCPU
+#else
+#define LIMIT_PERCPU		0
+#endif
 /* kcopyd jobs in flight. */
 #define LIMIT_JOBS		64
 
@@ -582,8 +588,12 @@ static int limit_init(struct dm_target *ti, char **argv)
 		limit->kcopyd = NULL;
 		return r;
 	}
-	limit->wq = alloc_workqueue("copy_limit",
-				    WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 1);
+	/*
+	 * Per CPU and of common priority: a worker that preempts who submits
+	 * finds one bio at a time, and that costs a third of the speed.
+	 */
+	limit->wq = alloc_workqueue("copy_limit", WQ_MEM_RECLAIM | LIMIT_PERCPU,
+				    1);
 	if (!limit->wq)
 		return -ENOMEM;
 	ti->error = NULL;
