@@ -108,8 +108,7 @@ shellcheck:
 	shellcheck -x $$(grep -lE '^#!/bin/(ba)?sh' $$(git ls-files) 2>/dev/null)
 
 demo:
-	@test -x tests/vm/demo || { echo "there is no demo yet" >&2; exit 1; }
-	tests/vm/demo
+	@tests/demo/run
 
 bench bench-short:
 	@test -x tests/bench/run || { echo "there is no benchmark yet" >&2; exit 1; }
