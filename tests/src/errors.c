@@ -999,7 +999,7 @@ static void peer_not_supported(bool attach)
 
 int main(void)
 {
-	watchdog(180);
+	watchdog(580);
 	console_quiet();
 	brd_load(3, SIZE);
 	at_end(backing_remove_all);

@@ -239,7 +239,7 @@ int main(void)
 		skipped("no fault injection", "failing allocations and requests");
 		return tap_end();
 	}
-	watchdog(600);
+	watchdog(580);
 	console_quiet();
 	brd_load(3, SIZE);
 	at_end(backing_remove_all);

@@ -271,7 +271,7 @@ static void primary(uint64_t bytes)
 
 int main(void)
 {
-	watchdog(120);
+	watchdog(580);
 	brd_load(3, 8 * MIB);
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);

@@ -223,7 +223,7 @@ static void in_failover_failed(void)
 
 int main(void)
 {
-	watchdog(120);
+	watchdog(580);
 	console_quiet();
 	brd_load(3, 8 * MIB);
 	at_end(backing_remove_all);

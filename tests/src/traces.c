@@ -232,7 +232,7 @@ static int play_share(unsigned int process, int nr, char **paths)
 
 int main(int argc, char **argv)
 {
-	watchdog(300);
+	watchdog(580);
 	view = io_alloc(SIZE);
 	secondary = io_alloc(SIZE);
 	seen = io_alloc(SIZE);
@@ -250,7 +250,7 @@ int main(int argc, char **argv)
 
 		need(pid >= 0, "fork");
 		if (!pid) {
-			watchdog(300);
+			watchdog(580);
 			return play_share(process, argc - 1, argv + 1);
 		}
 	}
