@@ -76,7 +76,7 @@ def loops(depths, every):
         if every:
             cells.append(loop("first_write_4k_in_64k", 8, 4096, depth, 8, 128, 8,
                               "random"))
-        for copy in (128, 256, 512, 1024, 2048) if every else (128, 512, 2048):
+        for copy in (128, 256, 512, 1024, 2048) if every else (2048,):
             cells.append(loop("first_write_64k_seq", 128, 4096, depth, 128, 128,
                               copy, "seq"))
     return cells
@@ -146,8 +146,8 @@ def slow_groups(short, repl):
 def main_plan(short, repl):
     """One boot, virtual time."""
     switch = [{"dirty": 10, "repeat": 3 if short else 5},
-              {"dirty": 1000, "repeat": 1 if short else 5},
-              {"dirty": 1000000, "repeat": 3}]
+              {"dirty": 1000, "repeat": 3 if short else 5},
+              {"dirty": 1000000, "repeat": 2 if short else 3}]
     phases = [{
         "phase": "io", "completion_ns": FAST_NS,
         "groups": base_groups(short) + (repl_groups(short) if repl else []),

@@ -190,6 +190,13 @@ def build_rows(res):
     compare(res, rows, group, "repl_64k", "first_write_4k_in_64k", 1.2,
             [("64k", 1.2)])
 
+    for r in res.records:
+        if r["kind"] == "scattered" and "error" not in r:
+            rows.append(Row("scattered 4 KiB writes, %d KiB regions: preserved "
+                            "for each written" % (r["region"] / 2), 1,
+                            r["preserved"] / r["written"], at_most=True,
+                            unit="regions", group=group))
+
     group = "first writes, 100 us per I/O and flush, depth 32"
     for mine, workload, chunk in (
             ("repl_4k", "first_write_4k_random", "4k"),

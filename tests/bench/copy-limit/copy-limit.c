@@ -107,6 +107,7 @@ struct limit {
 	struct dm_io_client *io;
 	struct dm_kcopyd_client *kcopyd;
 	struct workqueue_struct *wq;
+	struct workqueue_struct *loop_wq;
 	struct work_struct work;
 
 	spinlock_t lock;
@@ -152,6 +153,11 @@ static void limit_io(struct limit *limit, enum req_op op, struct dm_dev *dev,
 		fn(1, context);
 }
 
+static void limit_kick(struct limit *limit)
+{
+	queue_work(limit->looping ? limit->loop_wq : limit->wq, &limit->work);
+}
+
 /* A copy's read or its write to hidden has ended. Context: any. */
 static void limit_copied(unsigned long error, void *context)
 {
@@ -163,7 +169,7 @@ static void limit_copied(unsigned long error, void *context)
 	limit->error |= error;
 	list_add_tail(&op->list, &limit->done);
 	spin_unlock_irqrestore(&limit->lock, flags);
-	queue_work(limit->wq, &limit->work);
+	limit_kick(limit);
 }
 
 /* A write of the loop has ended. Context: any. */
@@ -182,7 +188,7 @@ static void limit_written(unsigned long error, void *context)
 		list_add(&op->list, &limit->free);
 	}
 	spin_unlock_irqrestore(&limit->lock, flags);
-	queue_work(limit->wq, &limit->work);
+	limit_kick(limit);
 }
 
 static void limit_start(struct limit_op *op)
@@ -290,7 +296,7 @@ static int limit_map(struct dm_target *ti, struct bio *bio)
 	spin_lock_irqsave(&limit->lock, flags);
 	bio_list_add(&limit->bios, bio);
 	spin_unlock_irqrestore(&limit->lock, flags);
-	queue_work(limit->wq, &limit->work);
+	limit_kick(limit);
 	return DM_MAPIO_SUBMITTED;
 }
 
@@ -425,10 +431,10 @@ static int limit_run_loop(struct limit *limit, u64 count, u64 depth, u64 write,
 	limit->error = 0;
 	limit->looping = true;
 	begin = ktime_get_ns();
-	queue_work(limit->wq, &limit->work);
+	limit_kick(limit);
 	wait_for_completion(&loop->done);
 	*ns = ktime_get_ns() - begin;
-	flush_workqueue(limit->wq);
+	flush_workqueue(limit->loop_wq);
 	limit->looping = false;
 	return limit->error ? -EIO : 0;
 }
@@ -509,6 +515,8 @@ static void limit_dtr(struct dm_target *ti)
 
 	if (limit->wq)
 		destroy_workqueue(limit->wq);
+	if (limit->loop_wq)
+		destroy_workqueue(limit->loop_wq);
 	if (limit->kcopyd)
 		dm_kcopyd_client_destroy(limit->kcopyd);
 	if (limit->io)
@@ -594,7 +602,10 @@ static int limit_init(struct dm_target *ti, char **argv)
 	 */
 	limit->wq = alloc_workqueue("copy_limit", WQ_MEM_RECLAIM | LIMIT_PERCPU,
 				    1);
-	if (!limit->wq)
+	/* Nobody submits to the loop: there it is the other way round. */
+	limit->loop_wq = alloc_workqueue("copy_limit_loop", WQ_UNBOUND |
+					 WQ_MEM_RECLAIM | WQ_HIGHPRI, 1);
+	if (!limit->wq || !limit->loop_wq)
 		return -ENOMEM;
 	ti->error = NULL;
 	return dm_set_target_max_io_len(ti, limit->copy);
