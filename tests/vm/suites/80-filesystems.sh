@@ -4,10 +4,9 @@
 # ext4 and xfs on a primary whose peer leg is ingest: a checkpoint of a mounted
 # file system, more writes, a drill on the view, the loss of the primary, and the
 # files exactly as they were at the checkpoint.
+#
+# shellcheck disable=SC2317  # functions are called by name, through check()
 . "$(dirname "$0")/../../lib/suite.sh"
-
-# check() runs functions by name:
-# shellcheck disable=SC2317
 
 mib=${REPL_FS_MIB:-48}
 tmp=$(mktemp -d)
@@ -83,7 +82,7 @@ mounted_is()
 
 	# the primary is mounted too, and is the same file system to xfs
 	[ "$fs" = ext4 ] || opts=nouuid
-	mount -t "$fs" -o $opts "$dev" "$mnt" || return 1
+	mount -t "$fs" -o "$opts" "$dev" "$mnt" || return 1
 	sums "$mnt" >"$tmp/got" && diff "$want" "$tmp/got"
 }
 
@@ -99,13 +98,13 @@ run_fs()
 
 	# Before the first sync both disks are the same: zeroes.
 	dmsetup create fs-view --table \
-		"0 $sectors repl-secondary ${disks[1]} ${disks[2]} ${disks[3]} - $region" &&
-	dmsetup create fs-ingest --table "0 $sectors repl-ingest ${disks[1]}" &&
+		"0 $sectors repl-secondary ${disks[1]} ${disks[2]} ${disks[3]} - $region"
+	dmsetup create fs-ingest --table "0 $sectors repl-ingest ${disks[1]}"
 	dmsetup create fs-primary --table \
-		"0 $sectors repl-primary ${disks[0]} /dev/mapper/fs-ingest - $region 1 sync" ||
-		{ not_ok "$fs: the devices are made"; return; }
-	[ -b /dev/mapper/fs-primary ] && [ -b /dev/mapper/fs-view ] ||
-		not_ok "$fs: they are block devices"
+		"0 $sectors repl-primary ${disks[0]} /dev/mapper/fs-ingest - $region 1 sync"
+	for disk in fs-view fs-ingest fs-primary; do
+		[ -b /dev/mapper/$disk ] || { not_ok "$fs: $disk is a block device"; return; }
+	done
 
 	check "mkfs on the primary, the secondary in stage none" make_fs /dev/mapper/fs-primary
 	check "mount" mount -t "$fs" /dev/mapper/fs-primary "$tmp/primary"
@@ -165,7 +164,7 @@ run_fs()
 		[ "$(dmsetup status fs-view | cut -d' ' -f5)" = failover ] || kill $wait 2>/dev/null
 		wait $wait 2>/dev/null
 	done
-	check "the merge is done" [ "$stage" = done ]
+	check "the merge is done" test "$stage" = "done"
 	check "fsck of the view is clean" fsck /dev/mapper/fs-view
 
 	dmsetup remove fs-primary
@@ -187,7 +186,7 @@ fs=ext4
 run_fs 128
 fs=xfs
 # xfsprogs refuses less than 300 MB since 6.0; the files are sparse.
-mkfs.xfs -N -f -d file,name="$tmp/probe",size=${mib}m >/dev/null 2>&1 || mib=320
+mkfs.xfs -N -f -d "file,name=$tmp/probe,size=${mib}m" >/dev/null 2>&1 || mib=320
 rm -f "$tmp/probe"
 run_fs 8
 

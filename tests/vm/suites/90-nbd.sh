@@ -4,6 +4,8 @@
 # The peer leg through nbd, both ends in this machine: a workload on the primary,
 # checkpoints, and the connection cut in the middle. The workload never sees an
 # error; the peer is latched as failed; the view is the last checkpoint.
+#
+# shellcheck disable=SC2317  # functions are called by name, through is()
 . "$(dirname "$0")/../../lib/suite.sh"
 
 tmp=$(mktemp -d)
@@ -86,7 +88,7 @@ CONF
 connect()
 {
 	nbd-client -N ingest 127.0.0.1 10809 /dev/nbd0 -timeout 5 -block-size 512 &&
-	[ "$(cat /sys/block/nbd0/size)" = $sectors ]
+	[ "$(cat /sys/block/nbd0/size)" = "$sectors" ]
 }
 
 # cut: nobody answers any more, as when the peer's power goes
@@ -107,11 +109,14 @@ verify_fatal=1"
 
 is "modules" modprobe -a loop nbd dm-repl
 is "a tmpfs" mount -t tmpfs -o size=200m nbd "$tmp"
-for disk in local secondary hidden active; do
-	truncate -s 16M "$tmp/$disk" &&
-	loop=$(losetup --find --show "$tmp/$disk") && declare $disk=$loop ||
-		not_ok "a loop device"
-done
+loop_of()
+{
+	truncate -s 16M "$tmp/$1" && losetup --find --show "$tmp/$1"
+}
+local=$(loop_of local)
+secondary=$(loop_of secondary)
+hidden=$(loop_of hidden)
+active=$(loop_of active)
 is "a chain" dmsetup create nbd-view --table \
 	"0 $sectors repl-secondary $secondary $hidden $active - 128"
 is "its ingest" dmsetup create nbd-ingest --table "0 $sectors repl-ingest $secondary"
@@ -138,7 +143,7 @@ do_verify=0
 end_fsync=1
 JOB
 is "the workload writes" fio "$tmp/fill.fio"
-is "local and secondary are the same" same $local $secondary
+is "local and secondary are the same" same "$local" "$secondary"
 is "start" dmsetup message nbd-view 0 start
 
 cat >"$tmp/work.fio" <<JOB
@@ -157,9 +162,9 @@ is "the workload writes on, and verifies" fio "$tmp/work.fio"
 is "and flushes" dd if=/dev/zero of=/dev/mapper/nbd-primary bs=4k count=2 seek=1 oflag=direct conv=fsync
 is "and discards" blkdiscard -o $((8 << 20)) -l $((1 << 20)) /dev/mapper/nbd-primary
 is "checkpoint" dmsetup message nbd-view 0 checkpoint
-is "local and secondary are the same at the checkpoint" same $local $secondary 8
-is "and the view is" same /dev/mapper/nbd-view $secondary
-dd if=$secondary of="$tmp/checkpoint" bs=1M iflag=direct status=none
+is "local and secondary are the same at the checkpoint" same "$local" "$secondary" 8
+is "and the view is" same /dev/mapper/nbd-view "$secondary"
+dd if="$secondary" of="$tmp/checkpoint" bs=1M iflag=direct status=none
 is "the peer is attached" words nbd-primary 4 attached
 
 # The cut, in the middle of the workload: it sees nothing of it.
@@ -203,8 +208,8 @@ is "the primary is not running" words nbd-primary 2 none
 is "the view is the checkpoint" holds /dev/mapper/nbd-view "$tmp/checkpoint"
 is "failover" dmsetup message nbd-view 0 failover
 is "the view is the checkpoint after it" holds /dev/mapper/nbd-view "$tmp/checkpoint"
-is "the merge is done" wait_word nbd-view 2 done
-is "the secondary disk is the checkpoint" holds $secondary "$tmp/checkpoint"
+is "the merge is done" wait_word nbd-view 2 "done"
+is "the secondary disk is the checkpoint" holds "$secondary" "$tmp/checkpoint"
 
 is "detach" dmsetup message nbd-primary 0 detach
 is "nbd-client gives up the dead connection" nbd-client -d /dev/nbd0
@@ -216,7 +221,7 @@ is "nbd-client again" connect
 is "attach" dmsetup message nbd-primary 0 attach /dev/nbd0
 is "the workload writes everything once more" fio "$tmp/fill.fio"
 is "checkpoint" dmsetup message nbd-view 0 checkpoint
-is "local and view are the same" same $local /dev/mapper/nbd-view
+is "local and view are the same" same "$local" /dev/mapper/nbd-view
 is "attached" words nbd-primary 4 attached
 is "no error is latched" words nbd-primary 8 -
 
@@ -226,7 +231,7 @@ cut_connection
 dmsetup remove nbd-ingest
 dmsetup remove nbd-view
 rmmod nbd
-losetup -d $local $secondary $hidden $active
+losetup -d "$local" "$secondary" "$hidden" "$active"
 umount "$tmp"
 rm -rf "$tmp"
 suite_end
