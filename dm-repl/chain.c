@@ -974,6 +974,9 @@ static u64 chain_job_left(struct repl_chain *chain,
 {
 	u64 cursor = READ_ONCE(chain->job.cursor);
 
+	/* What has been written since is no part of it. */
+	if (READ_ONCE(chain->job.state) == REPL_JOB_DONE)
+		return 0;
 	if (type == &repl_merge_job)
 		return atomic64_read(&chain->nr_hidden) +
 		       atomic64_read(&chain->nr_active);

@@ -114,6 +114,20 @@ static bool chain_is_idle(struct repl_chain *chain)
 	return stage == REPL_STAGE_NONE || stage == REPL_STAGE_DONE;
 }
 
+/* Another chain of the same view, on whichever secondary. */
+static struct repl_chain *chain_of_view(struct mapped_device *md,
+					struct repl_chain *but)
+{
+	struct repl_origin *origin;
+	struct repl_chain *chain;
+
+	list_for_each_entry(origin, &registry, list)
+		list_for_each_entry(chain, &origin->chains, list)
+			if (chain->md == md && chain != but)
+				return chain;
+	return NULL;
+}
+
 static struct repl_chain *chain_get_locked(struct dm_target *ti,
 					   const struct repl_chain_params *params,
 					   struct repl_origin *origin)
@@ -130,10 +144,12 @@ static struct repl_chain *chain_get_locked(struct dm_target *ti,
 			chain->refs++;
 			return chain;
 		}
-		if (!chain_is_idle(chain)) {
-			ti->error = "Other devices or sizes only in stage none or done";
-			return ERR_PTR(-EBUSY);
-		}
+	}
+
+	chain = chain_of_view(md, NULL);
+	if (chain && !chain_is_idle(chain)) {
+		ti->error = "Other devices or sizes only in stage none or done";
+		return ERR_PTR(-EBUSY);
 	}
 
 	chain = repl_chain_create(params, &ti->error);
@@ -278,7 +294,8 @@ bool repl_chain_set_running(struct repl_chain *chain)
 	bool alone;
 
 	mutex_lock(&registry_lock);
-	alone = list_is_singular(&chain->origin->chains);
+	alone = list_is_singular(&chain->origin->chains) &&
+		!chain_of_view(chain->md, chain);
 	if (alone)
 		chain->stage = REPL_STAGE_RUNNING;
 	mutex_unlock(&registry_lock);
