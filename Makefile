@@ -87,9 +87,11 @@ setup:
 	tests/vm/setup
 
 check:
+	@tests/vm/setup 6.1 >/dev/null
 	tests/check
 
 check-debug:
+	@tests/vm/setup 6.1 >/dev/null
 	tests/check --debug
 
 check-unit:
@@ -111,6 +113,7 @@ demo:
 	@tests/demo/run
 
 bench bench-short:
+	@tests/vm/setup 6.1 >/dev/null
 	@test -x tests/bench/run || { echo "there is no benchmark yet" >&2; exit 1; }
 	tests/bench/run $(if $(filter bench-short,$@),--short)
 
