@@ -20,6 +20,7 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static uint64_t seed;
+static bool default_seed;
 
 /*
  * Tables. $0 to $3 are disks of SECTORS, $s one that is too short, $b one
@@ -694,6 +695,9 @@ static void random_messages(unsigned int rounds)
 			random_message(text, sizeof(text));
 		send(text);
 	}
+	/* Of the seed that is always run; another may be out of luck. */
+	if (!default_seed)
+		return;
 	for (unsigned int i = 0; i < COUNT(stages); i++)
 		ok(met[i], "stage %s was met", stages[i]);
 	ok(prepared && refusing, "so were a prepared checkpoint and errors that refuse one");
@@ -836,6 +840,7 @@ static void primary_messages(unsigned int rounds)
 int main(int argc, char **argv)
 {
 	watchdog(580);
+	default_seed = argc < 2;
 	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 20;
 	note("seed %llu", (unsigned long long)seed);
 	console_quiet();
