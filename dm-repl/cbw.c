@@ -19,7 +19,7 @@
 #include "chain.h"
 #include "trace.h"
 
-/* A stream this long gets its next regions preserved ahead (64 KiB). */
+/* A stream this long, and of two misses, gets its next regions preserved. */
 #define REPL_STREAM_SECTORS 128
 
 /* Ops that the worker has claimed and not yet started. */
@@ -179,7 +179,7 @@ static void cbw_claim_ahead(struct cbw_batch *batch)
 	u64 begin, end;
 
 	if (!op || op->end != chain->stream_end || op->end >= chain->nr_regions ||
-	    chain->stream_regions < repl_regions_in(chain, REPL_STREAM_SECTORS))
+	    chain->stream_regions < max_t(u64, 2, repl_regions_in(chain, REPL_STREAM_SECTORS)))
 		return;
 
 	begin = op->end;

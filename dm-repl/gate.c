@@ -50,7 +50,8 @@ void repl_gate_close(struct repl_gate *gate)
  * repl_gate_is_drained() - is nobody inside?
  * @gate: gate, closed
  *
- * Once true it stays true until the gate is opened.
+ * Once true nobody is inside until the gate is opened; a later call may still
+ * return false while somebody is being refused.
  */
 bool repl_gate_is_drained(struct repl_gate *gate)
 {

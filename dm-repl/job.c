@@ -7,7 +7,7 @@
 #include "job.h"
 
 /* Pieces in flight at a time. */
-#define REPL_JOB_DEPTH 4
+#define REPL_JOB_DEPTH 32
 /* A bucket that was idle holds this much time's worth, in ns. */
 #define REPL_JOB_BURST_NS (100 * NSEC_PER_MSEC)
 
