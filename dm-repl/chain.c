@@ -640,6 +640,16 @@ static int chain_stop(struct repl_chain *chain)
 	return 0;
 }
 
+/* Gate closed and drained; it is opened. */
+static void chain_merge(struct repl_chain *chain)
+{
+	chain_set_stage(chain, REPL_STAGE_FAILOVER);
+	chain->merge_total = atomic64_read(&chain->nr_hidden) +
+			     atomic64_read(&chain->nr_active);
+	repl_job_start(&chain->job, &repl_merge_job);
+	chain_open(chain);
+}
+
 static int chain_failover(struct repl_chain *chain)
 {
 	int r = chain_close(chain);
@@ -648,11 +658,7 @@ static int chain_failover(struct repl_chain *chain)
 		return r;
 	repl_job_cancel(&chain->job);	/* a fill */
 	chain->fenced = true;
-	chain_set_stage(chain, REPL_STAGE_FAILOVER);
-	chain->merge_total = atomic64_read(&chain->nr_hidden) +
-			     atomic64_read(&chain->nr_active);
-	repl_job_start(&chain->job, &repl_merge_job);
-	chain_open(chain);
+	chain_merge(chain);
 	return 0;
 }
 
@@ -663,11 +669,7 @@ static int chain_retry(struct repl_chain *chain)
 	if (r)
 		return r;
 	chain_forget(chain, REPL_ERRS_MERGE);
-	chain_set_stage(chain, REPL_STAGE_FAILOVER);
-	chain->merge_total = atomic64_read(&chain->nr_hidden) +
-			     atomic64_read(&chain->nr_active);
-	repl_job_start(&chain->job, &repl_merge_job);
-	chain_open(chain);
+	chain_merge(chain);
 	return 0;
 }
 
