@@ -56,9 +56,9 @@ struct repl_primary {
 	struct primary_count __percpu *count;
 
 	struct workqueue_struct *wq;
-	struct work_struct zeroes_work;
-	spinlock_t zeroes_lock;		/* zeroes */
-	struct bio_list zeroes;		/* peer's legs to send as data */
+	struct work_struct late_work;
+	spinlock_t late_lock;		/* late */
+	struct bio_list late;		/* peer's legs for late_work */
 
 	struct mutex lock;		/* attach, detach */
 	struct dm_dev *peer;
@@ -81,6 +81,8 @@ struct primary_io {
 	unsigned int sectors;
 	bool gated;
 	bool forwarded;
+	bool late;			/* discard or zeroes: local goes first */
+	bool as_data;			/* the peer cannot write zeroes */
 	struct bio peer;
 };
 
@@ -141,15 +143,16 @@ static void peer_done(struct bio *peer, blk_status_t status)
 	bio_endio(bio);
 }
 
-static void peer_send_as_data(struct repl_primary *p, struct bio *peer)
+/* Leave the peer's leg to peer_late_work(). */
+static void peer_send_late(struct repl_primary *p, struct bio *peer)
 {
 	unsigned long flags;
 
 	rcu_read_lock();	/* the bio may end at once, and we with it */
-	spin_lock_irqsave(&p->zeroes_lock, flags);
-	bio_list_add(&p->zeroes, peer);
-	spin_unlock_irqrestore(&p->zeroes_lock, flags);
-	queue_work(p->wq, &p->zeroes_work);
+	spin_lock_irqsave(&p->late_lock, flags);
+	bio_list_add(&p->late, peer);
+	spin_unlock_irqrestore(&p->late_lock, flags);
+	queue_work(p->wq, &p->late_work);
 	rcu_read_unlock();
 }
 
@@ -169,7 +172,8 @@ static void peer_endio(struct bio *peer)
 			status = BLK_STS_OK;	/* dropped */
 			break;
 		case REQ_OP_WRITE_ZEROES:
-			peer_send_as_data(io->primary, peer);
+			io->as_data = true;
+			peer_send_late(io->primary, peer);
 			return;
 		default:
 			break;
@@ -178,65 +182,99 @@ static void peer_endio(struct bio *peer)
 	peer_done(peer, status);
 }
 
-static void peer_zeroes_work(struct work_struct *work)
+static void peer_late(struct repl_primary *p, struct bio *peer)
 {
-	struct repl_primary *p = container_of(work, struct repl_primary,
-					      zeroes_work);
-	struct bio_list zeroes = BIO_EMPTY_LIST;
-	struct bio *peer;
+	struct primary_io *io = container_of(peer, struct primary_io, peer);
+	bool discard = bio_op(peer) == REQ_OP_DISCARD;
+	int r;
 
-	spin_lock_irq(&p->zeroes_lock);
-	bio_list_merge(&zeroes, &p->zeroes);
-	bio_list_init(&p->zeroes);
-	spin_unlock_irq(&p->zeroes_lock);
-
-	while ((peer = bio_list_pop(&zeroes))) {
-		struct primary_io *io = container_of(peer, struct primary_io,
-						     peer);
-		int r;
-
+	if (discard && !bdev_max_discard_sectors(p->peer_bdev)) {
+		peer_done(peer, BLK_STS_OK);	/* dropped */
+	} else if (!discard && (io->as_data ||
+				!bdev_write_zeroes_sectors(p->peer_bdev))) {
 		/* Falls back to data, whatever the device had announced. */
 		r = blkdev_issue_zeroout(p->peer_bdev, io->sector, io->sectors,
 					 GFP_NOIO, 0);
 		peer_done(peer, errno_to_blk_status(r));
+	} else {
+		submit_bio_noacct(peer);
 	}
+}
+
+static void peer_late_work(struct work_struct *work)
+{
+	struct repl_primary *p = container_of(work, struct repl_primary,
+					      late_work);
+	struct bio_list late = BIO_EMPTY_LIST;
+	struct bio *peer;
+
+	spin_lock_irq(&p->late_lock);
+	bio_list_merge(&late, &p->late);
+	bio_list_init(&p->late);
+	spin_unlock_irq(&p->late_lock);
+
+	while ((peer = bio_list_pop(&late)))
+		peer_late(p, peer);
+}
+
+static void peer_prepare(struct bio *peer)
+{
+	peer->bi_end_io = peer_endio;
+	peer->bi_opf &= ~REQ_POLLED;	/* nobody polls the peer */
 }
 
 /* Start the peer's leg of @bio. */
 static void peer_send(struct repl_primary *p, struct bio *bio)
 {
 	struct primary_io *io = primary_io(bio);
-	struct block_device *bdev = p->peer_bdev;
 
-	if (bio_op(bio) == REQ_OP_DISCARD && !bdev_max_discard_sectors(bdev)) {
-		io->forwarded = true;	/* dropped */
-		return;
-	}
-	if (bio_init_clone(bdev, &io->peer, bio, GFP_NOWAIT)) {
+	if (bio_init_clone(p->peer_bdev, &io->peer, bio, GFP_NOWAIT)) {
 		primary_latch(p, PRIMARY_ERR_PEER_WRITE, -ENOMEM, io->sector);
 		return;
 	}
-	io->peer.bi_end_io = peer_endio;
-	io->peer.bi_opf &= ~REQ_POLLED;	/* nobody polls the peer */
+	peer_prepare(&io->peer);
 	bio_inc_remaining(bio);
-	if (bio_op(bio) == REQ_OP_WRITE_ZEROES &&
-	    !bdev_write_zeroes_sectors(bdev))
-		peer_send_as_data(p, &io->peer);
-	else
-		submit_bio_noacct(&io->peer);
+	submit_bio_noacct(&io->peer);
 }
 
 /*
  * ---- Data path ----
  */
 
+static bool primary_has_peer(struct repl_primary *p)
+{
+	return p->peer_bdev && !READ_ONCE(p->failed);
+}
+
 /* A write that is inside the gate. */
 static void primary_write(struct repl_primary *p, struct bio *bio)
 {
-	primary_io(bio)->gated = true;
+	struct primary_io *io = primary_io(bio);
+
+	io->gated = true;
 	bio_set_dev(bio, p->local->bdev);
-	if (likely(p->peer_bdev && !READ_ONCE(p->failed)))
+	io->late = bio_op(bio) == REQ_OP_DISCARD ||
+		   bio_op(bio) == REQ_OP_WRITE_ZEROES;
+	if (likely(primary_has_peer(p) && !io->late))
 		peer_send(p, bio);
+}
+
+/*
+ * The local disk has discarded or zeroed. Only now may the peer: a disk that
+ * cannot says so when asked, its sender believes that nothing has changed, and
+ * then nothing may have changed on the peer either.
+ */
+static void primary_write_late(struct repl_primary *p, struct bio *bio)
+{
+	struct primary_io *io = primary_io(bio);
+
+	io->late = false;
+	io->as_data = false;
+	bio_init(&io->peer, p->peer_bdev, NULL, 0, bio->bi_opf);
+	io->peer.bi_iter.bi_sector = io->sector;
+	io->peer.bi_iter.bi_size = io->sectors << SECTOR_SHIFT;
+	peer_prepare(&io->peer);
+	peer_send_late(p, &io->peer);
 }
 
 static int primary_map(struct dm_target *ti, struct bio *bio)
@@ -271,6 +309,10 @@ static int primary_end_io(struct dm_target *ti, struct bio *bio,
 
 	if (!io->gated)
 		return DM_ENDIO_DONE;
+	if (unlikely(io->late && !*error && primary_has_peer(p))) {
+		primary_write_late(p, bio);
+		return DM_ENDIO_INCOMPLETE;	/* peer_done() ends it again */
+	}
 	if (io->sectors) {
 		this_cpu_inc(p->count->writes);
 		if (io->forwarded)
@@ -503,9 +545,9 @@ static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	p->ti = ti;
 	mutex_init(&p->lock);
 	spin_lock_init(&p->error_lock);
-	spin_lock_init(&p->zeroes_lock);
-	bio_list_init(&p->zeroes);
-	INIT_WORK(&p->zeroes_work, peer_zeroes_work);
+	spin_lock_init(&p->late_lock);
+	bio_list_init(&p->late);
+	INIT_WORK(&p->late_work, peer_late_work);
 	INIT_WORK(&p->event_work, primary_event);
 	INIT_LIST_HEAD(&p->list);
 

@@ -325,6 +325,16 @@ static const char *cached_disk(void)
 	return path;
 }
 
+/* One that can neither discard nor write zeroes, on any kernel (brd can on some). */
+static const char *plain_disk(void)
+{
+	static const char *path;
+
+	if (!path)
+		path = nullb_make("repl1", 2 * MIB, SECTOR, false, false);
+	return path;
+}
+
 static void flush(void)
 {
 	struct repl_status st;
@@ -548,8 +558,14 @@ static void merge_write(void)
 	section("merge-write");
 	begin();
 	diverge();
+	leg_fail(set.secondary, sec(60), REGION, LEG_READS);
+	ok_errno(io_read(set.view_fd, at(60), BYTES, scratch), EIO, "a read fails, before");
+	leg_heal(set.secondary);
 	leg_fail(set.secondary, sec(30), REGION, LEG_WRITES);
-	failover_fails("merge-write", sec(30));
+	ok_errno(dm_message(set.view, "failover"), 0, "failover");
+	ok(wait_stage(set.view, "failover-failed"), "the merge fails");
+	ok_latched(set.view, "view-read,merge-write", EIO, sec(60));
+	ok_ingest(set.ingest, "failover-failed", "bound", "fenced");
 	ok_content(set.view_fd, 0, SIZE, view, "the view is exact");
 	ok_errno(io_write(set.ingest_fd, 0, SECTOR, scratch), EIO, "ingest is fenced");
 	ok_errno(dm_message(set.view, "checkpoint"), EBUSY, "checkpoint");
@@ -791,7 +807,7 @@ static void zeroes(void)
 
 	/* A secondary that can do neither. */
 	section("discard and zeroes that are not supported");
-	begin();
+	begin_on(plain_disk(), brd(1), brd(2));
 	ok_errno(io_discard(set.ingest_fd, at(3), BYTES), EOPNOTSUPP, "discard");
 	ok_latched(set.view, "-", 0, 0);
 	exact("afterwards");
@@ -968,7 +984,7 @@ static void peer_not_supported(bool attach)
 	int err;
 
 	section("peer without discard and zeroes, %s", attach ? "attached" : "in the table");
-	primary_begin(loop_make(SIZE), brd(1));
+	primary_begin(loop_make(SIZE), plain_disk());
 	if (attach) {
 		errno = dm_reload_one(PRIMARY, SECTORS, "repl-primary", "%s - - %u",
 				      dm_path(LOCAL), REGION) ?:
@@ -994,6 +1010,34 @@ static void peer_not_supported(bool attach)
 	ok_primary_latched(PRIMARY, "-", 0, 0);
 	ok(wait_peer(PRIMARY, "attached"), "the peer is still attached");
 	primary_write(at(3), BYTES, true, "a write");
+	primary_exact("afterwards");
+	primary_end();
+}
+
+/*
+ * The local disk can neither discard nor write zeroes any more, and says so: the
+ * sender knows that nothing has changed, and on the peer nothing has.
+ */
+static void local_not_supported(void)
+{
+	section("local leg that loses discard and zeroes");
+	primary_begin(loop_make(SIZE), loop_make(SIZE));
+	ok_errno(io_discard(primary.fd, at(3), BYTES), 0, "discard");
+	memset(primary.local + at(3), 0, BYTES);
+	memset(primary.peer + at(3), 0, BYTES);
+	primary_exact("after the discard");
+	close(primary.local_fd);
+	errno = dm_reload_one(LOCAL, SECTORS, "linear", "%s 0", plain_disk());
+	need(!errno, "another disk under the local leg");
+	primary.local_fd = dev_open(plain_disk());
+	need(!io_write(primary.local_fd, 0, SIZE, primary.local), "stamps");
+
+	ok_errno(io_discard(primary.fd, at(5), BYTES), 0, "discard, a hint only");
+	primary_exact("after the discard that the local disk refused");
+	ok_errno(io_zeroes_or_fail(primary.fd, at(7), BYTES), EOPNOTSUPP, "write-zeroes");
+	primary_exact("after the zeroes that the local disk refused");
+	ok_primary_latched(PRIMARY, "-", 0, 0);
+	primary_write(at(5), 3 * BYTES, true, "a write");
 	primary_exact("afterwards");
 	primary_end();
 }
@@ -1034,5 +1078,6 @@ int main(void)
 	local_error();
 	peer_not_supported(false);
 	peer_not_supported(true);
+	local_not_supported();
 	return tap_end();
 }
