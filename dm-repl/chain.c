@@ -311,11 +311,11 @@ void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
 	bool fresh;
 
 	spin_lock_irqsave(&chain->error_lock, flags);
-	if (!chain->errors) {
-		chain->first_errno = -err;
-		chain->first_sector = sector;
-	}
 	fresh = !(chain->errors & BIT(error));
+	if (fresh)
+		chain->latched[error] = (struct repl_latched) {
+			.when = ktime_get(), .err = -err, .sector = sector,
+		};
 	WRITE_ONCE(chain->errors, chain->errors | BIT(error));
 	spin_unlock_irqrestore(&chain->error_lock, flags);
 
@@ -474,11 +474,12 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
  */
 void repl_chain_inherit_errors(struct repl_chain *chain, struct repl_chain *old)
 {
+	unsigned int i;
+
 	spin_lock_irq(&chain->error_lock);
-	if (!chain->errors) {
-		chain->first_errno = old->first_errno;
-		chain->first_sector = old->first_sector;
-	}
+	for (i = 0; i < REPL_NR_ERRORS; i++)
+		if (old->errors & BIT(i))
+			chain->latched[i] = old->latched[i];
 	WRITE_ONCE(chain->errors, chain->errors | old->errors);
 	spin_unlock_irq(&chain->error_lock);
 }
@@ -964,6 +965,36 @@ int repl_chain_message(struct repl_chain *chain, unsigned int argc,
  * ---- Status ----
  */
 
+/* <errors> <first errno> <first sector>: the first of those still latched. */
+static unsigned int chain_status_errors(struct repl_chain *chain, char *result,
+					unsigned int maxlen)
+{
+	struct repl_latched first = {};
+	unsigned long errors;
+	unsigned int sz = 0;
+	unsigned int i;
+
+	spin_lock_irq(&chain->error_lock);
+	errors = chain->errors;
+	for (i = 0; i < REPL_NR_ERRORS; i++)
+		if ((errors & BIT(i)) &&
+		    (!first.err || ktime_before(chain->latched[i].when, first.when)))
+			first = chain->latched[i];
+	spin_unlock_irq(&chain->error_lock);
+
+	if (!errors) {
+		DMEMIT("- 0 -");
+		return sz;
+	}
+	for (i = 0; i < REPL_NR_ERRORS; i++)
+		if (errors & BIT(i)) {
+			errors &= ~BIT(i);
+			DMEMIT("%s%c", error_names[i], errors ? ',' : ' ');
+		}
+	DMEMIT("%d %llu", first.err, (u64)first.sector);
+	return sz;
+}
+
 static u64 chain_job_total(struct repl_chain *chain,
 			   const struct repl_job_type *type)
 {
@@ -1001,10 +1032,7 @@ void repl_chain_status(struct repl_chain *chain, char *result,
 		       unsigned int maxlen)
 {
 	const struct repl_job_type *type = READ_ONCE(chain->job.type);
-	unsigned long errors;
 	unsigned int sz = 0;
-	sector_t sector;
-	int err, i;
 
 	DMEMIT("secondary %s %llu ", stage_names[READ_ONCE(chain->stage)],
 	       READ_ONCE(chain->checkpoint_id));
@@ -1030,19 +1058,5 @@ void repl_chain_status(struct repl_chain *chain, char *result,
 	}
 	DMEMIT("%llu ", READ_ONCE(chain->job.speed) / SZ_1K);
 
-	spin_lock_irq(&chain->error_lock);
-	errors = chain->errors;
-	err = chain->first_errno;
-	sector = chain->first_sector;
-	spin_unlock_irq(&chain->error_lock);
-	if (!errors) {
-		DMEMIT("- 0 -");
-		return;
-	}
-	for (i = 0; i < REPL_NR_ERRORS; i++)
-		if (errors & BIT(i)) {
-			errors &= ~BIT(i);
-			DMEMIT("%s%c", error_names[i], errors ? ',' : ' ');
-		}
-	DMEMIT("%d %llu", err, (u64)sector);
+	sz += chain_status_errors(chain, result + sz, maxlen - sz);
 }

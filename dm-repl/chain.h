@@ -79,6 +79,13 @@ enum repl_error {
 #define REPL_ERRS_MERGE (BIT(REPL_ERR_MERGE_READ) | \
 			 BIT(REPL_ERR_MERGE_WRITE) | BIT(REPL_ERR_MERGE_FLUSH))
 
+/* The first error of a class since it was cleared. */
+struct repl_latched {
+	ktime_t when;
+	int err;			/* positive */
+	sector_t sector;
+};
+
 struct repl_chain {
 	/* What every I/O reads. Changes only behind the closed gate. */
 	enum repl_stage stage;
@@ -121,9 +128,8 @@ struct repl_chain {
 	u64 prepared_id;
 	bool prepared;
 	unsigned long errors;		/* bits of enum repl_error */
-	spinlock_t error_lock;		/* the first error */
-	int first_errno;
-	sector_t first_sector;
+	struct repl_latched latched[REPL_NR_ERRORS];
+	spinlock_t error_lock;		/* errors, latched */
 	struct work_struct event_work;
 	struct dm_target *ti;		/* of the live table; registry lock */
 
