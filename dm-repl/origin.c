@@ -128,6 +128,36 @@ static struct repl_chain *chain_of_view(struct mapped_device *md,
 	return NULL;
 }
 
+static bool chain_uses(struct repl_chain *chain, struct block_device *bdev)
+{
+	return chain->secondary == bdev || chain->hidden == bdev ||
+	       chain->active == bdev;
+}
+
+/*
+ * What one view preserves the other would overwrite: no two of them share a
+ * device. Says which, or NULL.
+ */
+static char *chain_taken(struct mapped_device *md,
+			 const struct repl_chain_params *params)
+{
+	struct repl_origin *origin;
+	struct repl_chain *chain;
+
+	list_for_each_entry(origin, &registry, list)
+		list_for_each_entry(chain, &origin->chains, list) {
+			if (chain->md == md)
+				continue;
+			if (chain_uses(chain, params->secondary))
+				return "Secondary device has a repl-secondary already";
+			if (chain_uses(chain, params->hidden))
+				return "Hidden device belongs to another repl-secondary";
+			if (chain_uses(chain, params->active))
+				return "Active device belongs to another repl-secondary";
+		}
+	return NULL;
+}
+
 static struct repl_chain *chain_get_locked(struct dm_target *ti,
 					   const struct repl_chain_params *params,
 					   struct repl_origin *origin)
@@ -135,16 +165,15 @@ static struct repl_chain *chain_get_locked(struct dm_target *ti,
 	struct mapped_device *md = dm_table_get_md(ti->table);
 	struct repl_chain *chain;
 
-	list_for_each_entry(chain, &origin->chains, list) {
-		if (chain->md != md) {
-			ti->error = "Secondary device has a repl-secondary already";
-			return ERR_PTR(-EBUSY);
-		}
+	ti->error = chain_taken(md, params);
+	if (ti->error)
+		return ERR_PTR(-EBUSY);
+
+	list_for_each_entry(chain, &origin->chains, list)
 		if (chain_fits(chain, params)) {
 			chain->refs++;
 			return chain;
 		}
-	}
 
 	chain = chain_of_view(md, NULL);
 	if (chain && !chain_is_idle(chain)) {

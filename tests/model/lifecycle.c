@@ -237,6 +237,15 @@ static void order(void)
 	ok_errno(dm_make("lc-second", SECTORS, "repl-secondary", "%s %s %s - %u", dm_path(leg[0]),
 			 dm_path(leg[1]), dm_path(leg[3]), REGION),
 		 EBUSY, "a second repl-secondary on the same device");
+	ok_errno(dm_make("lc-second", SECTORS, "repl-secondary", "%s %s %s - %u", dm_path(leg[3]),
+			 dm_path(leg[1]), dev[3], REGION),
+		 EBUSY, "another one with the same hidden");
+	ok_errno(dm_make("lc-second", SECTORS, "repl-secondary", "%s %s %s - %u", dm_path(leg[3]),
+			 dev[3], dm_path(leg[2]), REGION),
+		 EBUSY, "another one with the same active");
+	ok_errno(dm_make("lc-second", SECTORS, "repl-secondary", "%s %s %s - %u", dm_path(leg[3]),
+			 dm_path(leg[0]), dev[3], REGION),
+		 EBUSY, "another one whose hidden is this one's secondary");
 	ok_errno(message("start"), 0, "start");
 	ok_errno(touch(VIEW, false, 3), 0, "view read");
 	ok_errno(dm_remove(VIEW), 0, "remove the repl-secondary, ingest stays");
