@@ -1,6 +1,5 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# vm-only: 6.1 6.12 7.3
 #
 # A random test against a model (tests/model/model.c), in several shapes.
 # REPL_STEPS=10 makes it ten times as long, REPL_SEED=N is another seed. A

@@ -1,6 +1,5 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# vm-only: 6.1 6.12 7.3
 #
 # ext4 and xfs on a primary whose peer leg is ingest: a checkpoint of a mounted
 # file system, more writes, a drill on the view, the loss of the primary, and the

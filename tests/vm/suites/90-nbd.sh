@@ -1,6 +1,5 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# vm-only: 6.1 6.12 7.3
 #
 # The peer leg through nbd, both ends in this machine: a workload on the primary,
 # checkpoints, and the connection cut in the middle. The workload never sees an
