@@ -41,6 +41,9 @@ void section(const char *fmt, ...) printf_like(1, 2);
 /* Runs before the program ends, last one first; also when need() ends it. */
 void at_end(void (*clean_up)(void));
 
+/* How long to wait here for what takes @seconds at most on a stock kernel. */
+unsigned int patience_of(unsigned int seconds);
+
 /* No suite hangs: after @seconds the program ends as a failure. */
 void watchdog(unsigned int seconds);
 

@@ -22,7 +22,7 @@ double now(void)
 
 bool wait_for(bool (*done)(void *arg), void *arg, double seconds)
 {
-	double end = now() + seconds;
+	double end = now() + patience_of(seconds);
 
 	while (!done(arg)) {
 		if (now() > end)
@@ -74,7 +74,7 @@ void watch_progress(unsigned int seconds, void (*explain)(void))
 {
 	pthread_t t;
 
-	patience = seconds;
+	patience = patience_of(seconds);
 	explain_hang = explain;
 	need(!pthread_create(&t, NULL, watch, NULL), "a thread starts");
 	pthread_detach(t);
