@@ -37,11 +37,13 @@ static void job_refill(struct repl_job *job)
 	job->tokens = min_t(s64, job->tokens + add, most);
 }
 
-/* Jiffies until the bucket is out of debt; 0 if it is. */
+/* Jiffies until a piece may start: the bucket is out of debt. 0: now. */
 static unsigned long job_delay(struct repl_job *job)
 {
 	u64 ns;
 
+	if (time_before(jiffies, job->not_before))
+		return job->not_before - jiffies;
 	if (!job->speed)
 		return 0;
 	job_refill(job);
@@ -102,7 +104,9 @@ static void job_end(struct repl_job *job, const struct repl_job_type *type,
 	}
 
 	mutex_lock(&job->lock);
-	if (job->run == run && job_active(job)) {
+	/* One that was paused meanwhile is done when it is resumed. */
+	if (job->run == run && job_active(job) &&
+	    (r || job->state == REPL_JOB_RUNNING)) {
 		job->state = r ? REPL_JOB_FAILED : REPL_JOB_DONE;
 		ended = true;
 	}
@@ -198,6 +202,8 @@ void repl_job_start(struct repl_job *job, const struct repl_job_type *type)
 	job->cursor = 0;
 	job->tokens = 0;
 	job->refilled = ktime_get();
+	/* Whoever started it gets his answer first. */
+	job->not_before = jiffies + 1;
 	mutex_unlock(&job->lock);
 	repl_job_kick(job);
 }

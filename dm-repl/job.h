@@ -73,6 +73,7 @@ struct repl_job {
 	u64 speed;			/* bytes per second, 0: unlimited */
 	s64 tokens;			/* bytes */
 	ktime_t refilled;
+	unsigned long not_before;	/* jiffies */
 };
 
 void repl_job_init(struct repl_job *job, struct workqueue_struct *wq,

@@ -544,8 +544,9 @@ static void settle(void)
 			dm_message(set.view, "job pause");
 			continue;
 		}
-		if (!strcmp(st.stage, "failover") && strcmp(st.job_state, "paused")) {
-			/* The merge is over, and the stage follows. */
+		if (!strcmp(st.stage, "failover") &&
+		    (strcmp(st.job_state, "paused") || strstr(st.errors, "merge-"))) {
+			/* The merge is over or fails, and the stage follows. */
 			need(!dm_wait_event(set.view, nr), "an event");
 			continue;
 		}
