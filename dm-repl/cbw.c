@@ -87,7 +87,6 @@ static struct repl_region_op *cbw_claim(struct cbw_batch *batch, u64 begin,
 
 	*claimed = min(end - begin, most);
 	op->chain = chain;
-	op->kind = REPL_OP_PRESERVE;
 	op->begin = begin;
 	op->end = begin + *claimed;
 	repl_region_op_insert(&chain->ops, op);
@@ -456,7 +455,6 @@ static sector_t cbw_fill_claim(struct repl_chain *chain,
 					   min(other->end, end) - begin;
 	if (!present && (!other || other->begin > begin)) {
 		op->chain = chain;
-		op->kind = REPL_OP_PRESERVE;
 		op->job = true;
 		op->begin = begin;
 		op->end = begin + n;

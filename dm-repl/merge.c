@@ -45,7 +45,6 @@ static struct block_device *merge_claim(struct repl_chain *chain,
 	}
 
 	op->chain = chain;
-	op->kind = REPL_OP_MERGE;
 	op->begin = begin;
 	op->end = end;
 	repl_region_op_insert(&chain->ops, op);

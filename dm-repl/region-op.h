@@ -31,13 +31,11 @@
 
 struct repl_chain;
 
-enum repl_region_op_kind {
-	REPL_OP_PRESERVE,	/* secondary -> hidden, before a write */
-	REPL_OP_BACKFILL,	/* chain -> active, before a partial write */
-	REPL_OP_OVERWRITE,	/* a write of the view replaces all of it */
-	REPL_OP_MERGE,		/* active or hidden -> secondary */
-};
-
+/*
+ * What an op does: preserve (secondary to hidden, before a write), backfill
+ * (chain to active, before a partial write), overwrite (a write of the view
+ * replaces all of it), merge (active or hidden to secondary).
+ */
 struct repl_region_op {
 	struct rb_node node;
 	struct list_head list;		/* on at most one list of its owner */
@@ -46,7 +44,6 @@ struct repl_region_op {
 	u64 begin;			/* regions [begin, end) */
 	u64 end;
 	struct repl_copy copy;
-	enum repl_region_op_kind kind;
 	bool job;			/* a job's, else somebody waits */
 };
 

@@ -332,7 +332,6 @@ static void view_dispatch_active(struct repl_chain *chain, struct bio *bio)
 	}
 
 	op->chain = chain;
-	op->kind = need.fill ? REPL_OP_BACKFILL : REPL_OP_OVERWRITE;
 	op->begin = need.fill ? need.partial : need.begin;
 	op->end = need.fill ? need.partial + 1 : need.end;
 	other = repl_region_op_find(ops, op->begin, op->end);
