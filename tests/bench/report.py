@@ -122,10 +122,15 @@ def compare(res, rows, group, mine, workload, factor, others, depth=32,
             target = wanted if mode == "p" else None
             if value is None and target is None:
                 continue
+            note = ""
+            best = ratio(res.io(mine.replace("repl", "limit"), workload, depth,
+                                ns=ns), res.io(other, workload, depth, ns=ns))
+            if best is not None and ns == SLOW_NS:
+                note = "the bare copies reach %.3f: bound by the CPU" % best
             rows.append(Row(
                 "%s, %s" % (FIRST_NAMES[workload], region), target, value,
                 unit="x dm-snapshot %s %s KiB" % (name, chunk[:-1]), slack=slack,
-                group=group))
+                note=note, group=group))
 
 
 def build_rows(res):
