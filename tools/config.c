@@ -758,8 +758,10 @@ static int check_keys(struct reader *reader, const struct section *section,
 static int check_resource(struct reader *reader, const struct section *section,
 			  const struct repl_config *config)
 {
+	/* one of the two is given, as the defaults are good */
 	if (config->dead_after <= config->heartbeat)
-		return fail(reader, key_line(section, "dead_after"),
+		return fail(reader, section->value_line[find_key(SECTION_RESOURCE, "dead_after")] ?:
+			    key_line(section, "heartbeat"),
 			    "dead_after must be longer than heartbeat");
 	if (!config->hold != !config->release)
 		return fail(reader, key_line(section, config->hold ? "hold" : "release"),
