@@ -227,7 +227,8 @@ void conn_close(struct repl_conn *conn, const char *why)
 	put(conn);
 }
 
-__attribute__((format(printf, 2, 3)))
+static void close_why(struct repl_conn *conn, const char *fmt, ...) printf_like(2, 3);
+
 static void close_why(struct repl_conn *conn, const char *fmt, ...)
 {
 	char why[sizeof(conn->why)];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Connections: two ends of each in one loop, and peers that behave badly. */
 #include <arpa/inet.h>
+#include <endian.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
@@ -18,6 +19,7 @@
 #include <cmocka.h>
 
 #include "conn.h"
+#include "crc32c.h"
 
 #define DEADLINE 5000	/* ms: nothing here takes so long */
 
@@ -30,7 +32,8 @@ struct end {
 	uint32_t length;
 	char payload[64];
 	char why[512];
-	bool free_in_opened, free_in_frame, free_in_closed, close_in_frame, answer, key_refused;
+	bool send_in_opened, free_in_opened, free_in_frame, free_in_closed, close_in_frame;
+	bool answer, key_refused;
 };
 
 static sd_event *loop;
@@ -52,11 +55,20 @@ static void drop(struct end *end)
 	end->conn = NULL;
 }
 
+static void send_one(struct repl_conn *conn, enum repl_frame_type type, const char *payload)
+{
+	struct repl_frame f = { type, 99, strlen(payload), payload };
+
+	assert_int_equal(conn_send(conn, &f, &error), 0);
+}
+
 static void opened(struct repl_conn *conn, void *context)
 {
 	struct end *end = context;
 
 	end->opened++;
+	if (end->send_in_opened)
+		send_one(conn, FRAME_PING, "the first word");
 	if (end->free_in_opened)
 		drop(end);
 }
@@ -219,13 +231,6 @@ static uint16_t free_port(int family)
 	return r ? 0 : ntohs(family == AF_INET ? in.sin_port : in6.sin6_port);
 }
 
-static void send_one(struct repl_conn *conn, enum repl_frame_type type, const char *payload)
-{
-	struct repl_frame f = { type, 99, strlen(payload), payload };
-
-	assert_int_equal(conn_send(conn, &f, &error), 0);
-}
-
 /* A word each way, then the goodbye. */
 static void talk(void)
 {
@@ -284,7 +289,8 @@ static void tcp(int family, char *host, const struct repl_conn_tls *tls)
 	listen_at(address, tls, DEADLINE);
 	connect_to(address, tls, DEADLINE);
 	talk();
-	assert_memory_equal(conn_peer(server[0].conn), family == AF_INET ? "tcp:127" : "tcp:[::", 7);
+	assert_memory_equal(conn_peer(server[0].conn),
+			    family == AF_INET ? "tcp:127" : "tcp:[::", 7);
 }
 
 static void plain_tcp(void **state)
@@ -451,14 +457,15 @@ static void server_plaintext(void **state)
 	assert_int_equal(client.opened, 0);
 }
 
+/* As the daemon does, which says HELLO at once. */
 static void server_plaintext_talks(void **state)
 {
+	server[0].send_in_opened = true;
 	pair_up(NULL, &first);
-	run_until(server[0].opened);
-	if (!server[0].closed)
-		send_one(server[0].conn, FRAME_PING, "hello, this is plaintext");
 	run_until(client.closed && server[0].closed);
 	assert_int_equal(client.opened, 0);
+	assert_string_equal(server[0].why, "the peer speaks TLS, and we are set to plaintext");
+	assert_string_equal(client.why, "handshake: the peer does not speak TLS");
 }
 
 static void client_plaintext(void **state)
@@ -586,18 +593,22 @@ static void oversize(void **state)
 {
 	struct repl_frame ping = { FRAME_PING, 0, 4, "ping" };
 	char buf[FRAME_HEADER_SIZE + 4];
+	uint32_t number;
 	int fd;
 
 	listen_at(unix_at(), NULL, DEADLINE);
 	fd = raw_connect();
 	frame_encode(buf, sizeof(buf), &ping);
 	assert_int_equal(write(fd, buf, sizeof(buf)), sizeof(buf));
-	buf[8] = 5;
+	number = htole32(70000);
+	memcpy(buf + offsetof(struct repl_frame_header, length), &number, 4);
+	number = htole32(crc32c(0, buf, 28));
+	memcpy(buf + 28, &number, 4);
 	assert_int_equal(write(fd, buf, sizeof(buf)), sizeof(buf));
 	run_until(server[0].closed);
 	assert_int_equal(server[0].frames, 1);
 	assert_string_equal(server[0].why,
-			    "the peer sent a frame whose header has a wrong checksum");
+			    "the peer sent a frame of 70000 bytes, 4096 is the most (PING)");
 	close(fd);
 }
 

@@ -372,7 +372,8 @@ static void hello_round(void **state)
 	assert_memory_equal(hello.instance, good_hello.instance, 16);
 	assert_string_equal(hello.resource, "data.A-1_b");
 	assert_string_equal(hello.host, "h");
-	assert_memory_equal(wire, "\1\0\0\0\3\0\0\0\2\4\x34\x12\x08\x07\x06\x05\x04\x03\x02\x01", 20);
+	assert_memory_equal(wire, "\1\0\0\0\3\0\0\0\2\4\x34\x12", 12);
+	assert_memory_equal(wire + 12, "\x08\x07\x06\x05\x04\x03\x02\x01", 8);
 }
 
 static void hello_refused(struct repl_hello hello, const char *words)
