@@ -398,7 +398,7 @@ size_t state_size_encode(uint64_t size, void *buf)
 
 int state_size_decode(const struct repl_frame *frame, uint64_t *size, struct repl_error *error)
 {
-	uint64_t wire;
+	uint64_t wire = 0;
 
 	if (get(frame, FRAME_STATE_SIZE, &wire, sizeof(wire), error) < 0)
 		return -1;
