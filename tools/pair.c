@@ -120,11 +120,12 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	greet(pair, actions);
 	if (!pair->wanted || pair->phase != PAIR_IDLE || pair->busy)
 		return;
-	if (pair->diverged || pair->degraded) {
+	if (pair->diverged || pair->degraded || pair->stale) {
 		pair->wanted = false;
 		pair->id = 0;
 		result(pair, actions, false, pair->diverged ?
-		       "the peer has failed over" :
+		       "the peer has failed over" : pair->stale ?
+		       "the peer has lost its checkpoint: it needs a resync" :
 		       "the peer has missed writes: it needs a resync");
 		return;
 	}
@@ -221,8 +222,7 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 			       "the peer did not commit it");
 		}
 	} else if (hello->checkpoint < pair->last) {
-		/* It has lost what it had acknowledged. */
-		pair->degraded = true;
+		pair->stale = true;
 	}
 	pair->last = hello->checkpoint;
 }
@@ -396,7 +396,7 @@ static void secondary_next(struct pair *pair, struct pair_actions *actions)
 		return;
 	}
 	greet(pair, actions);
-	if (pair->connected && !pair->peer_ready && !pair->over) {
+	if (pair->connected && !pair->peer_ready && !pair->over && pair->running) {
 		/* peer_ready: it has been told */
 		pair->peer_ready = true;
 		pair->id = 0;
@@ -425,7 +425,8 @@ static void secondary_fail(struct pair *pair, struct pair_actions *actions)
 		begin(pair, actions, PAIR_ABORT);
 		return;
 	}
-	send(pair, actions, PAIR_F_FAILED, "the secondary could not take it");
+	if (pair->greeted)
+		send(pair, actions, PAIR_F_FAILED, "the secondary could not take it");
 	secondary_idle(pair);
 }
 
@@ -510,13 +511,14 @@ static void secondary_done(struct pair *pair, const struct pair_event *event,
 		}
 		pair->last = pair->id;
 		act(actions, PAIR_DROP_STATE, pair->id);
-		if (pair->connected)
+		/* On a new connection HELLO says it. */
+		if (pair->greeted)
 			send(pair, actions, PAIR_F_STATE_LOADED, NULL);
 		result(pair, actions, true, NULL);
 		secondary_idle(pair);
 		break;
 	case PAIR_ABORT:
-		if (pair->connected)
+		if (pair->greeted)
 			send(pair, actions, PAIR_F_FAILED,
 			     "the secondary could not take it");
 		result(pair, actions, false, NULL);
@@ -542,6 +544,7 @@ static void secondary_start(struct pair *pair, const struct pair_event *event,
 
 	pair->last = kernel->checkpoint;
 	pair->over = kernel->over;
+	pair->running = kernel->running;
 	if (!kernel->prepared || kernel->over)
 		return;
 	/* A daemon before us was in the middle of it. */
@@ -566,6 +569,7 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 		break;
 	case PAIR_KERNEL:
 		pair->over |= event->kernel.over;
+		pair->running = event->kernel.running;
 		break;
 	case PAIR_CLOSED:
 		if (pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING)

@@ -26,10 +26,10 @@
  *	            <- STATE_LOADED id	committed: the acknowledgement
  *	release the workload
  *
- * Between STATE_SEND and STATE_RECEIVED the secondary may or may not have made the
- * cut. If the peer is lost then, what the workload writes once it is released must
- * not reach it: the primary detaches the data leg first. At any other time it goes
- * on as it is.
+ * Between STATE_END and STATE_RECEIVED the secondary may or may not have made the cut.
+ * If the peer is lost then, what the workload writes once it is released must not
+ * reach it: the primary detaches the data leg first. At any other time it goes on as
+ * it is: before STATE_END the secondary cannot commit.
  *
  * Each daemon keeps one number where a killed one leaves it to the next (the journal):
  * the primary the id whose STATE_END is on its way, from before it is sent until the
@@ -72,7 +72,8 @@ struct pair_kernel {
 	uint64_t oldest;	/* the oldest that any volume has */
 	uint64_t prepared;	/* that any volume has prepared; 0: none */
 	bool running;		/* secondary: stage running */
-	bool over;		/* secondary: has failed over */
+	bool over;		/* secondary: all volumes have failed over */
+	bool partly_over;	/* secondary: some have */
 	bool attached;		/* primary: all data legs work */
 	bool held;		/* primary: a device is suspended */
 };
@@ -163,6 +164,8 @@ struct pair {
 	bool connected;		/* HELLO has come, and the two fit */
 	bool opened;		/* a connection is there */
 	bool greeted;		/* our HELLO is out on it */
+	bool running;		/* secondary: all volumes can take a checkpoint */
+	bool stale;		/* primary: the peer has lost what it had acknowledged */
 	bool peer_ready;	/* primary: READY has come */
 	bool wanted;		/* a trigger waits for its turn */
 	bool fail_over;		/* asked for, when the load has ended */

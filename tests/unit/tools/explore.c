@@ -55,6 +55,7 @@ struct state {
 	uint8_t sent;		/* journal of the primary's */
 	uint8_t state_for;	/* id whose state is complete here */
 	uint8_t told_good[IDS];	/* results that the primary gave */
+	uint8_t told_never[IDS];
 	uint8_t triggers, faults, asked;
 };
 
@@ -139,6 +140,7 @@ static void check_commit(const struct state *s, unsigned int volume, unsigned in
 	rule(id < IDS && s->was_held[id], "a checkpoint is committed that the workload was never held for");
 	rule(id < IDS && s->v[volume].cut == s->hold_at[id],
 	     "a checkpoint is the disk as it was when the workload was held");
+	rule(!s->told_never[id], "a checkpoint of which it was said that it is not, is");
 	rule(s->loaded == id, "a checkpoint is committed only when its state is loaded");
 }
 
@@ -208,7 +210,7 @@ static void hello(struct state *s, bool primary)
 	kernel_of(s, primary, &k);
 	w.over = k.over;
 	w.running = k.running;
-	w.checkpoint = k.checkpoint;
+	w.checkpoint = primary ? 0 : k.oldest;
 	put(primary ? &s->to_s : &s->to_p, w);
 }
 
@@ -223,6 +225,8 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 		rule(actions->nr < PAIR_MAX_ACTIONS, "an event has too many actions");
 		switch (a->type) {
 		case PAIR_SEND:
+			if (a->frame == PAIR_F_REQUEST)
+				s->told_never[a->id % IDS] = 0;
 			if (s->link_up && a->frame == PAIR_F_HELLO)
 				hello(s, primary);
 			else if (s->link_up)
@@ -238,6 +242,9 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 			break;
 		}
 		case PAIR_RESULT:
+			if (primary && !a->good && a->why &&
+			    !strcmp(a->why, "the peer did not commit it"))
+				s->told_never[a->id % IDS] = 1;
 			if (primary && a->good) {
 				rule(a->id < IDS, "the explorer has enough ids");
 				s->told_good[a->id % IDS] = 1;
@@ -374,6 +381,8 @@ static bool deliver(const struct state *now, bool primary)
 	TRY(primary ? "frame to the primary" : "frame to the secondary",
 	    struct link *l = primary ? &s->to_p : &s->to_s;
 	    struct wire w = l->q[0];
+	    rule(w.frame == PAIR_F_HELLO || (primary ? s->p : s->s).connected ||
+		 (primary ? s->p : s->s).diverged, "a frame comes before HELLO");
 	    struct pair_event e = { .type = PAIR_FRAME, .frame = w.frame, .id = w.id,
 				    .good = w.good };
 	    memmove(l->q, l->q + 1, sizeof(l->q) - sizeof(l->q[0]));
@@ -537,8 +546,8 @@ int main(int argc, char **argv)
 	}
 	memset(&first, 0, sizeof(first));
 	first.p_up = first.s_up = first.attached = 1;
-	pair_init(&first.p, PAIR_PRIMARY);
-	pair_init(&first.s, PAIR_SECONDARY);
+	restart(&first, true);
+	restart(&first, false);
 	visit(&first, 0, "start");
 	for (from = 0; from < nr_nodes; from++) {
 		struct state now = nodes[from].state;
