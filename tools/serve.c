@@ -746,6 +746,19 @@ static void perform(struct daemon *d, const struct pair_action *action)
 	}
 }
 
+/*
+ * For tests/replctl: die like this when that phase begins ("sent"), or when what it
+ * begins with has been started as well ("sent+").
+ */
+static void test_kill(enum pair_phase phase, const char *when)
+{
+	const char *at = getenv("REPLCTL_TEST_KILL_AT");
+	size_t n = strlen(pair_phase_name(phase));
+
+	if (at && !strncmp(at, pair_phase_name(phase), n) && !strcmp(at + n, when))
+		raise(SIGKILL);
+}
+
 /* The peer is told, so that it does not take us for dead. */
 static int leave(struct daemon *d)
 {
@@ -759,10 +772,14 @@ static void feed(struct daemon *d, const struct pair_event *event)
 	struct pair_actions actions;
 
 	pair_event(&d->pair, event, &actions);
+	if (d->pair.phase != before)
+		test_kill(d->pair.phase, "");
 	if (d->pair.phase == PAIR_COLLECTING && before != PAIR_COLLECTING)
 		state_begin(d);
 	for (unsigned int i = 0; i < actions.nr; i++)
 		perform(d, &actions.action[i]);
+	if (d->pair.phase != before)
+		test_kill(d->pair.phase, "+");
 	if (d->leaving && d->pair.phase == PAIR_IDLE && !d->pair.busy)
 		leave(d);
 }
