@@ -39,12 +39,13 @@ static const char *const fences[] = { "open", "fenced" };
 struct class {
 	const char *name;
 	const char *what;
-	const char *todo;		/* %s: resource */
+	const char *todo;
 	bool is_flush;			/* its sector says nothing */
 };
 
-#define THEN_SYNC ", then `replctl sync %s`"
-#define THEN_RETRY ", then `replctl failover %s` takes the merge up again"
+#define THEN_SYNC ", then resync (replctl(8), LIMITS)"
+#define THEN_CLEAR "; `dmsetup message DEVICE 0 clear_error` forgets the error"
+#define THEN_RETRY ", then `dmsetup message DEVICE 0 retry`: the merge goes on"
 
 static const struct class classes[] = {
 	[REPL_CBW_READ] = {
@@ -61,10 +62,10 @@ static const struct class classes[] = {
 		"check the secondary disk or replace it" THEN_SYNC, true },
 	[REPL_VIEW_READ] = {
 		"view-read", "a read of the view failed; its reader got the error",
-		"check the active, hidden and secondary devices, and repeat what read the view" },
+		"check active, hidden and the secondary disk" THEN_CLEAR },
 	[REPL_VIEW_WRITE] = {
 		"view-write", "a write of the view failed; its writer got the error",
-		"make space for the active device or replace it, and repeat what wrote to the view" },
+		"make space for active, or check the devices under the view" THEN_CLEAR },
 	[REPL_MERGE_READ] = {
 		"merge-read", "the merge cannot read the active or the hidden device; nothing is lost",
 		"repair the active or hidden device" THEN_RETRY },
@@ -399,7 +400,7 @@ static bool bytes_per_second(const struct repl_report *report, uint64_t *bytes)
 	if (!rate_get(report->rate, &per_second))
 		return false;
 	per_second *= (double)(report->status->secondary.region_size * SECTOR);
-	*bytes = per_second < INT64_MAX ? (uint64_t)per_second : INT64_MAX;
+	*bytes = per_second < 1e18 ? (uint64_t)per_second : (uint64_t)1e18;
 	return true;
 }
 
