@@ -378,8 +378,13 @@ static int verb_wait(struct command *c)
 							 c->config->volume[i].name);
 			}
 		} else {
-			if (ask(c, "status", keep_line, &status))
+			/* A daemon that is only starting is waited for too. */
+			c->error->text[0] = 0;
+			if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
 				return -1;
+			if (status && string_of(status, "disconnected_because"))
+				error_set(c->error, REPL_EXIT_TIMEOUT, "%s",
+					  string_of(status, "disconnected_because"));
 			there = status && string_of(status, "connection") &&
 				!strcmp(string_of(status, "connection"), "connected") &&
 				!resource_kernel(&c->resource, &kernel, NULL);
@@ -390,9 +395,13 @@ static int verb_wait(struct command *c)
 		clock_gettime(CLOCK_MONOTONIC, &t);
 		if (c->options->timeout >= 0 &&
 		    (t.tv_sec - begin.tv_sec) * 1000LL + (t.tv_nsec - begin.tv_nsec) / 1000000 >
-		    c->options->timeout)
-			return error_set(c->error, REPL_EXIT_TIMEOUT, "not %s in the time given",
-					 what);
+		    c->options->timeout) {
+			struct repl_error why = *c->error;
+
+			return error_set(c->error, REPL_EXIT_TIMEOUT,
+					 "not %s in the time given%s%.300s", what,
+					 why.text[0] ? ": " : "", why.text);
+		}
 		usleep(100000);
 	}
 }

@@ -1355,8 +1355,11 @@ int serve(const struct repl_config *config, unsigned int here, struct repl_error
 		say(6, "%s: %s", config->name, d->pair.role == PAIR_PRIMARY ? "primary" :
 		    "secondary");
 		sd_notify(0, "READY=1");
-		sd_event_loop(d->event);
-		r = 0;
+		r = sd_event_loop(d->event);
+		if (r < 0)
+			error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r));
+		else
+			say(6, "%s: ends", config->name);
 	}
 	control_free(d->control);
 	conn_listener_free(d->listener);
@@ -1371,5 +1374,5 @@ int serve(const struct repl_config *config, unsigned int here, struct repl_error
 		close(d->lock);
 	sd_event_unref(d->event);
 	free(d);
-	return r;
+	return r < 0 ? -1 : 0;
 }

@@ -11,8 +11,6 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 replctl=$REPO/build/tools/replctl
 case $REPL_HOST in 1) me=alpha ;; *) me=beta ;; esac
 export REPLCTL_HOST=$me
-# (The harness has its own things in /run/dm-repl.)
-export REPLCTL_RUN_DIR=/run/replctl
 mib=${mib:-48}
 disks=/run/disks
 failed=0
