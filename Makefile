@@ -25,7 +25,7 @@ PREFIX  ?= /usr/local
 export PREFIX
 
 .PHONY: all module tools links sparse checkpatch install uninstall clean help \
-	setup check check-debug check-unit check-vm compat dkms-check demo \
+	setup check check-debug check-replctl check-unit check-vm compat dkms-check demo \
 	bench bench-short shellcheck
 
 all: module tools
@@ -94,6 +94,11 @@ check-debug:
 	@tests/vm/setup 6.1 >/dev/null
 	tests/check --debug
 
+# Minutes, in pairs of machines: not in check, but in CI.
+check-replctl:
+	@tests/vm/setup 6.1 >/dev/null
+	tests/replctl/run
+
 check-unit:
 	tests/check --unit
 
@@ -123,6 +128,7 @@ help:
 	@echo 'make clean'
 	@echo 'make setup         installs the Debian packages that the tests want (as root)'
 	@echo 'make check         unit tests, then every suite on a stock kernel in a VM'
+	@echo 'make check-replctl two machines, daemons killed in each phase of a checkpoint'
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make bench         the speed table; bench-short: a part of it'
 	@echo 'make demo          replication and failover, shown'

@@ -1,0 +1,136 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# For scripts that run in both of two machines (tests/vm/run --hosts 2) and speak of
+# one resource, r0, with volumes data and log. Host 1 is alpha, the primary at first;
+# host 2 is beta. They wait for each other by files in $REPL_OUT.
+
+set -u -o pipefail
+PATH=$PATH:/usr/sbin:/sbin
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+replctl=$REPO/build/tools/replctl
+case $REPL_HOST in 1) me=alpha ;; *) me=beta ;; esac
+export REPLCTL_HOST=$me
+mib=${mib:-48}
+disks=/run/disks
+failed=0
+
+ok()	 { echo "ok - $me: $*"; }
+not_ok() { echo "not ok - $me: $*"; failed=1; : >"$REPL_OUT/failed"; }
+
+# is WHAT COMMAND...
+is()
+{
+	local what=$1 log
+
+	shift
+	if log=$("$@" 2>&1); then
+		ok "$what"
+	else
+		not_ok "$what"
+		echo "$log" | tail -n 20 | sed 's/^/# /'
+		return 1
+	fi
+}
+
+die()
+{
+	not_ok "$*"
+	exit 1
+}
+
+reached() { : >"$REPL_OUT/$1"; }
+
+# await FILE SECONDS
+await()
+{
+	local end=$((SECONDS + $2))
+
+	until [ -e "$REPL_OUT/$1" ]; do
+		[ ! -e "$REPL_OUT/failed" ] || finish	# the other host has said why
+		[ $SECONDS -lt $end ] || die "waits for $1 in vain"
+		sleep 0.1
+	done
+}
+
+disk()
+{
+	mkdir -p $disks
+	truncate -s ${mib}M "$disks/$1" && losetup --find --show "$disks/$1" &&
+		ln -sf "$(losetup -j "$disks/$1" -O NAME -n)" "/dev/disk-$1"
+}
+
+# configure KEY=VALUE...: the same file on both hosts
+configure()
+{
+	local volume host
+
+	modprobe -a loop nbd dm-repl || die "no modules"
+	mkdir -p /etc/dm-repl
+	for volume in data log; do
+		for host in disk hidden active; do
+			disk $volume-$host >/dev/null || die "no loop device"
+		done
+	done
+	if [ $me = alpha ]; then
+		is "key generate" $replctl key generate /etc/dm-repl/r0.key || exit 1
+		cp /etc/dm-repl/r0.key "$REPL_OUT/key"
+		reached key_made
+	else
+		await key_made 60
+		(umask 077 && cat "$REPL_OUT/key" >/etc/dm-repl/r0.key)
+	fi
+	{
+		echo "[resource]"
+		echo "primary = alpha"
+		echo "key = /etc/dm-repl/r0.key"
+		printf '%s\n' "$@"
+		for host in alpha beta; do
+			echo "[host $host]"
+			echo "address = tcp:10.77.0.$([ $host = alpha ] && echo 1 || echo 2):7790"
+		done
+		for volume in data log; do
+			echo "[volume $volume]"
+			echo "region_size = 64KiB"
+			for host in alpha beta; do
+				echo "[volume $volume on $host]"
+				echo "disk = /dev/disk-$volume-disk"
+				echo "hidden = /dev/disk-$volume-hidden"
+				echo "active = /dev/disk-$volume-active"
+			done
+		done
+	} >/etc/dm-repl/r0.conf
+	is "config-check" $replctl config-check r0 || exit 1
+}
+
+# serve: the daemon, in the background; $daemon is its number
+serve()
+{
+	$replctl serve r0 2>>$disks/daemon.log &
+	daemon=$!
+	disown
+	for _ in $(seq 100); do
+		$replctl status --json r0 2>/dev/null | grep -q '"connection":"' && return
+		kill -0 $daemon 2>/dev/null || break
+		sleep 0.1
+	done
+	not_ok "the daemon starts"
+	sed 's/^/# /' $disks/daemon.log
+	exit 1
+}
+
+# field NAME: of status --json
+field()
+{
+	$replctl status --json r0 | python3 -c \
+		"import json,sys; print(json.load(sys.stdin).get('$1'))"
+}
+
+finish()
+{
+	if [ -e "$REPL_OUT/failed" ]; then
+		sed 's/^/# daemon: /' $disks/daemon.log
+		$replctl status r0 2>&1 | sed 's/^/# /'
+	fi
+	exit $failed
+}

@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Explorer: two pairs (tools/pair.c, the source that the daemon runs), their
+ * kernels and the connection between them, in every order of everything that can
+ * happen: frames delivered or lost with the connection, actions that end well or
+ * badly, timeouts, daemons killed at any point and started again, either host's power
+ * cut, failovers with and without a fence. Breadth first, every state once.
+ *
+ * What must hold is in check_*(). A state that breaks it is printed with the way
+ * that led there.
+ *
+ *	explore [WRITES TRIGGERS FAULTS]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pair.h"
+
+#define VOLUMES 2
+#define QUEUE 4
+#define IDS 6
+
+struct wire {
+	uint8_t frame;
+	uint8_t id;
+	uint8_t good;
+	uint8_t over, running, checkpoint;	/* of HELLO */
+};
+
+struct link {
+	struct wire q[QUEUE];
+	uint8_t nr;
+};
+
+struct volume {
+	uint8_t checkpoint, prepared;
+	uint8_t content;	/* writes in the checkpoint */
+	uint8_t cut;		/* writes when it was prepared */
+};
+
+/* All of it; no padding is ever written, so that memcmp() compares. */
+struct state {
+	struct pair p, s;
+	struct link to_s, to_p;
+	uint8_t link_up;	/* neither side has closed it */
+	uint8_t p_up, s_up;	/* hosts have power */
+	uint8_t held, attached, writes, arrived;
+	uint8_t hold_at[IDS];	/* writes when the workload was held for an id */
+	uint8_t was_held[IDS];
+	struct volume v[VOLUMES];
+	uint8_t over;		/* secondary has failed over */
+	uint8_t fenced;		/* with a fence: the primary was off */
+	uint8_t loaded;		/* journal of the secondary's daemon */
+	uint8_t sent;		/* journal of the primary's */
+	uint8_t state_for;	/* id whose state is complete here */
+	uint8_t told_good[IDS];	/* results that the primary gave */
+	uint8_t told_never[IDS];
+	uint8_t triggers, faults, asked;
+};
+
+static unsigned int max_writes = 2, max_triggers = 2, max_faults = 2;
+
+/* ------------------------------------------------------ the visited states */
+
+struct node {
+	struct state state;
+	unsigned int parent;
+	char how[48];
+};
+
+static struct node *nodes;
+static unsigned int nr_nodes, room;
+static unsigned int *table, table_size;
+
+static uint64_t hash(const struct state *s)
+{
+	const uint8_t *p = (const uint8_t *)s;
+	uint64_t h = 0xcbf29ce484222325ULL;
+
+	for (size_t i = 0; i < sizeof(*s); i++)
+		h = (h ^ p[i]) * 0x100000001b3ULL;
+	return h ^ h >> 29;
+}
+
+static void *need(void *p)
+{
+	if (!p) {
+		printf("not ok - explore: there is memory for %u states\n", nr_nodes);
+		exit(2);
+	}
+	return p;
+}
+
+static void grow_table(void)
+{
+	free(table);
+	table_size = table_size ? table_size * 2 : 1u << 20;
+	table = need(calloc(table_size, sizeof(*table)));
+	for (unsigned int i = 0; i < nr_nodes; i++) {
+		uint64_t h = hash(&nodes[i].state);
+
+		while (table[h & (table_size - 1)])
+			h++;
+		table[h & (table_size - 1)] = i + 1;
+	}
+}
+
+static void visit(const struct state *s, unsigned int parent, const char *how)
+{
+	uint64_t h;
+
+	if (nr_nodes * 2 >= table_size)
+		grow_table();
+	for (h = hash(s); table[h & (table_size - 1)]; h++)
+		if (!memcmp(&nodes[table[h & (table_size - 1)] - 1].state, s, sizeof(*s)))
+			return;
+	if (nr_nodes == room) {
+		room = room ? room * 2 : 1u << 16;
+		nodes = need(realloc(nodes, room * sizeof(*nodes)));
+	}
+	nodes[nr_nodes].state = *s;
+	nodes[nr_nodes].parent = parent;
+	snprintf(nodes[nr_nodes].how, sizeof(nodes[0].how), "%s", how);
+	table[h & (table_size - 1)] = ++nr_nodes;
+}
+
+/* --------------------------------------------------------------- the rules */
+
+static const char *broken;
+
+static void rule(bool holds, const char *what)
+{
+	if (!holds && !broken)
+		broken = what;
+}
+
+static void check_commit(const struct state *s, unsigned int volume, unsigned int id)
+{
+	rule(id < IDS && s->was_held[id], "a checkpoint is committed that the workload was never held for");
+	rule(id < IDS && s->v[volume].cut == s->hold_at[id],
+	     "a checkpoint is the disk as it was when the workload was held");
+	rule(!s->told_never[id], "a checkpoint of which it was said that it is not, is");
+	rule(s->loaded == id, "a checkpoint is committed only when its state is loaded");
+}
+
+static void check_state(const struct state *s)
+{
+	if (s->s_up)
+		for (unsigned int i = 0; i < VOLUMES; i++)
+			for (unsigned int id = 0; id < IDS; id++)
+				rule(!s->told_good[id] || s->v[i].checkpoint >= id,
+				     "an acknowledged checkpoint is not lost");
+	rule(!(s->fenced && s->p_up), "two hosts write at once after a fenced failover");
+}
+
+/* Nothing moves any more but for faults and what users ask. */
+static void check_quiet(const struct state *s)
+{
+	rule(!s->p_up || !s->held, "the workload is held for ever");
+	rule(!s->p_up || s->p.phase == PAIR_IDLE, "the primary's checkpoint never ends");
+	rule(!s->s_up || s->s.phase == PAIR_IDLE, "the secondary's checkpoint never ends");
+	for (unsigned int i = 0; i < VOLUMES && s->s_up; i++) {
+		rule(s->over || !s->v[i].prepared, "a volume stays prepared for ever");
+		rule(s->over || s->v[i].checkpoint == s->v[0].checkpoint,
+		     "the volumes have different checkpoints");
+	}
+	rule(!s->s_up || !s->asked || s->over, "a failover that was asked for never comes");
+}
+
+/* ------------------------------------------------------------ what happens */
+
+static void feed(struct state *s, bool primary, const struct pair_event *event);
+
+static bool put(struct link *link, struct wire wire)
+{
+	if (link->nr == QUEUE) {
+		rule(false, "the explorer's queue is too short");
+		return false;
+	}
+	link->q[link->nr++] = wire;
+	return true;
+}
+
+static void kernel_of(const struct state *s, bool primary, struct pair_kernel *k)
+{
+	memset(k, 0, sizeof(*k));
+	k->attached = s->attached;
+	k->held = s->held;
+	if (primary)
+		return;
+	k->oldest = UINT64_MAX;
+	for (unsigned int i = 0; i < VOLUMES; i++) {
+		if (s->v[i].checkpoint > k->checkpoint)
+			k->checkpoint = s->v[i].checkpoint;
+		if (s->v[i].checkpoint < k->oldest)
+			k->oldest = s->v[i].checkpoint;
+		if (s->v[i].prepared)
+			k->prepared = s->v[i].prepared;
+	}
+	k->running = !s->over;
+	k->over = s->over;
+}
+
+static void hello(struct state *s, bool primary)
+{
+	struct pair_kernel k;
+	struct wire w = { .frame = PAIR_F_HELLO };
+
+	kernel_of(s, primary, &k);
+	w.over = k.over;
+	w.running = k.running;
+	w.checkpoint = primary ? 0 : k.oldest;
+	put(primary ? &s->to_s : &s->to_p, w);
+}
+
+static void perform(struct state *s, bool primary, const struct pair_actions *actions)
+{
+	struct pair *pair = primary ? &s->p : &s->s;
+
+	for (unsigned int i = 0; i < actions->nr; i++) {
+		const struct pair_action *a = &actions->action[i];
+		struct wire w = { .frame = a->frame, .id = a->id, .good = 1 };
+
+		rule(actions->nr < PAIR_MAX_ACTIONS, "an event has too many actions");
+		switch (a->type) {
+		case PAIR_SEND:
+			if (a->frame == PAIR_F_REQUEST)
+				s->told_never[a->id % IDS] = 0;
+			if (s->link_up && a->frame == PAIR_F_HELLO)
+				hello(s, primary);
+			else if (s->link_up)
+				put(primary ? &s->to_s : &s->to_p, w);
+			break;
+		case PAIR_CLOSE: {
+			struct pair_event e = { .type = PAIR_CLOSED };
+
+			s->link_up = 0;
+			/* What was on its way to us is not read any more. */
+			memset(primary ? &s->to_p : &s->to_s, 0, sizeof(struct link));
+			feed(s, primary, &e);
+			break;
+		}
+		case PAIR_RESULT:
+			if (primary && !a->good && a->why &&
+			    !strcmp(a->why, "the peer did not commit it"))
+				s->told_never[a->id % IDS] = 1;
+			if (primary && a->good) {
+				rule(a->id < IDS, "the explorer has enough ids");
+				s->told_good[a->id % IDS] = 1;
+			}
+			break;
+		case PAIR_DROP_STATE:
+			s->state_for = 0;
+			break;
+		case PAIR_CANCEL:
+			rule(pair->busy, "something is cancelled that does not run");
+			break;
+		default:
+			break;	/* async: their ends are in step_done() */
+		}
+	}
+}
+
+static void feed(struct state *s, bool primary, const struct pair_event *event)
+{
+	struct pair_actions actions;
+
+	pair_event(primary ? &s->p : &s->s, event, &actions);
+	perform(s, primary, &actions);
+}
+
+static void done(struct state *s, bool primary, enum pair_action_type what, bool good)
+{
+	struct pair_event e = { .type = PAIR_DONE, .done = what, .good = good };
+
+	feed(s, primary, &e);
+}
+
+/* How far an action over the volumes gets. */
+static void do_prepare(struct state *s, unsigned int volumes, unsigned int id)
+{
+	for (unsigned int i = 0; i < volumes; i++) {
+		rule(!s->v[i].prepared, "a volume is prepared twice");
+		s->v[i].prepared = id;
+		s->v[i].cut = s->arrived;
+	}
+}
+
+static void do_commit(struct state *s, unsigned int volumes)
+{
+	for (unsigned int i = 0; i < volumes; i++) {
+		if (!s->v[i].prepared)
+			continue;
+		check_commit(s, i, s->v[i].prepared);
+		s->v[i].checkpoint = s->v[i].prepared;
+		s->v[i].content = s->v[i].cut;
+		s->v[i].prepared = 0;
+	}
+}
+
+static void do_abort(struct state *s)
+{
+	for (unsigned int i = 0; i < VOLUMES; i++)
+		s->v[i].prepared = 0;
+}
+
+static unsigned int from;
+
+#define TRY(name, ...) do {						\
+	struct state next = nodes[from].state, *s = &next;		\
+	broken = NULL;							\
+	__VA_ARGS__							\
+	check_state(s);							\
+	visit(s, from, name);						\
+	if (broken)							\
+		return false;						\
+} while (0)
+
+static bool step_primary_done(const struct state *now)
+{
+	const struct pair *p = &now->p;
+
+	if (p->busy & 1u << PAIR_HOLD) {
+		TRY("hold", s->held = 1; s->was_held[p->id % IDS] = 1;
+		    s->hold_at[p->id % IDS] = s->writes; done(s, true, PAIR_HOLD, true););
+		TRY("hold fails", s->held = 1; done(s, true, PAIR_HOLD, false););
+	}
+	if (p->busy & 1u << PAIR_FLUSH) {
+		if (now->attached && now->s_up)
+			TRY("flush", done(s, true, PAIR_FLUSH, true););
+		TRY("flush fails", done(s, true, PAIR_FLUSH, false););
+	}
+	if (p->busy & 1u << PAIR_SAVE) {
+		TRY("save", s->sent = p->id; struct wire w = { .frame = PAIR_F_STATE_END, .id = p->id, .good = 1 };
+		    if (s->link_up) put(&s->to_s, w); done(s, true, PAIR_SAVE, true););
+		TRY("save, damaged on its way", s->sent = p->id;
+		    struct wire w = { .frame = PAIR_F_STATE_END, .id = p->id };
+		    if (s->link_up) put(&s->to_s, w); done(s, true, PAIR_SAVE, true););
+		TRY("save fails", done(s, true, PAIR_SAVE, false););
+	}
+	if (p->busy & 1u << PAIR_DETACH)
+		TRY("detach", s->attached = 0; done(s, true, PAIR_DETACH, true););
+	if (p->busy & 1u << PAIR_RELEASE)
+		TRY("release", s->held = 0; s->sent = 0; done(s, true, PAIR_RELEASE, true););
+	return true;
+}
+
+static bool step_secondary_done(const struct state *now)
+{
+	const struct pair *p = &now->s;
+
+	if (p->busy & 1u << PAIR_PREPARE) {
+		TRY("prepare", do_prepare(s, VOLUMES, p->id);
+		    done(s, false, PAIR_PREPARE, true););
+		TRY("prepare fails", done(s, false, PAIR_PREPARE, false););
+	}
+	if (p->busy & 1u << PAIR_LOAD) {
+		TRY("load", rule(s->state_for == p->id, "a state is loaded that is not complete");
+		    s->loaded = p->id; done(s, false, PAIR_LOAD, true););
+		TRY("load fails", done(s, false, PAIR_LOAD, false););
+	}
+	if (p->busy & 1u << PAIR_COMMIT)
+		TRY("commit", do_commit(s, VOLUMES); done(s, false, PAIR_COMMIT, true););
+	if (p->busy & 1u << PAIR_ABORT)
+		TRY("abort", do_abort(s); done(s, false, PAIR_ABORT, true););
+	if (p->busy & 1u << PAIR_FAILOVER)
+		TRY("failover", rule(!s->s.prepared || s->s.phase == PAIR_IDLE,
+				     "a failover comes in the middle of a checkpoint");
+		    do_abort(s); s->over = 1; done(s, false, PAIR_FAILOVER, true););
+	return true;
+}
+
+static bool deliver(const struct state *now, bool primary)
+{
+	const struct link *link = primary ? &now->to_p : &now->to_s;
+	bool here = primary ? now->p.opened : now->s.opened;
+
+	if (!link->nr || !here)
+		return true;
+	TRY(primary ? "frame to the primary" : "frame to the secondary",
+	    struct link *l = primary ? &s->to_p : &s->to_s;
+	    struct wire w = l->q[0];
+	    rule(w.frame == PAIR_F_HELLO || (primary ? s->p : s->s).connected ||
+		 (primary ? s->p : s->s).diverged, "a frame comes before HELLO");
+	    struct pair_event e = { .type = PAIR_FRAME, .frame = w.frame, .id = w.id,
+				    .good = w.good };
+	    memmove(l->q, l->q + 1, sizeof(l->q) - sizeof(l->q[0]));
+	    memset(&l->q[--l->nr], 0, sizeof(l->q[0]));
+	    e.hello.role = primary ? PAIR_SECONDARY : PAIR_PRIMARY;
+	    e.hello.over = w.over;
+	    e.hello.running = w.running;
+	    e.hello.checkpoint = w.checkpoint;
+	    if (!primary && w.frame == PAIR_F_STATE_END && w.good &&
+		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
+		    s->state_for = w.id;
+	    feed(s, primary, &e););
+	return true;
+}
+
+static void restart(struct state *s, bool primary)
+{
+	struct pair_event e = { .type = PAIR_START };
+
+	s->link_up = 0;
+	memset(primary ? &s->to_p : &s->to_s, 0, sizeof(struct link));
+	if (!primary) {
+		s->state_for = 0;
+		s->asked = s->over;	/* who asked has seen it die */
+	}
+	pair_init(primary ? &s->p : &s->s, primary ? PAIR_PRIMARY : PAIR_SECONDARY);
+	kernel_of(s, primary, &e.kernel);
+	e.journal = primary ? s->sent : s->loaded;
+	feed(s, primary, &e);
+}
+
+/* Things that go on by themselves; false: a rule is broken. */
+static bool steps(const struct state *now, bool *moved)
+{
+	unsigned int was = nr_nodes;
+	bool p = now->p_up, s_ = now->s_up;
+
+	if (p && !step_primary_done(now))
+		return false;
+	if (s_ && !step_secondary_done(now))
+		return false;
+	if (p && !deliver(now, true))
+		return false;
+	if (s_ && !deliver(now, false))
+		return false;
+	/* A side notices that the connection is gone; frames may get lost. */
+	if (p && now->p.opened && (!now->link_up || !s_))
+		TRY("the primary notices", struct pair_event e = { .type = PAIR_CLOSED };
+		    memset(&s->to_p, 0, sizeof(s->to_p)); feed(s, true, &e););
+	if (s_ && now->s.opened && (!now->link_up || !p))
+		TRY("the secondary notices", struct pair_event e = { .type = PAIR_CLOSED };
+		    memset(&s->to_s, 0, sizeof(s->to_s)); feed(s, false, &e););
+	if (p && s_ && !now->link_up && !now->p.opened && !now->s.opened &&
+	    !now->p.diverged && !now->over)
+		TRY("connect", struct pair_event e = { .type = PAIR_OPENED };
+		    memset(&s->to_p, 0, sizeof(s->to_p)); memset(&s->to_s, 0, sizeof(s->to_s));
+		    s->link_up = 1; feed(s, true, &e); feed(s, false, &e););
+	if (p && now->attached != !now->p.degraded && !now->attached)
+		TRY("the primary's data leg has failed",
+		    struct pair_event e = { .type = PAIR_KERNEL };
+		    kernel_of(s, true, &e.kernel); feed(s, true, &e););
+	*moved = nr_nodes != was;
+	return true;
+}
+
+static bool quiet(const struct state *now)
+{
+	return !(now->p_up && (now->p.busy || (now->p.opened && (!now->link_up || !now->s_up)))) &&
+	       !(now->s_up && (now->s.busy || (now->s.opened && (!now->link_up || !now->p_up)))) &&
+	       !(now->p_up && now->p.opened && now->to_p.nr) &&
+	       !(now->s_up && now->s.opened && now->to_s.nr) &&
+	       !(now->p_up && now->p.phase != PAIR_IDLE);
+}
+
+/* What users, workloads and bad luck do. */
+static bool faults(const struct state *now)
+{
+	if (now->p_up && !now->held && now->writes < max_writes) {
+		bool parked = false;
+
+		for (unsigned int i = 0; i < VOLUMES; i++)
+			parked |= now->v[i].prepared;
+		if (!now->attached || !now->s_up || now->over || !parked)
+			TRY("write", s->writes++;
+			    if (s->attached && (!s->s_up || s->over)) s->attached = 0;
+			    if (s->attached) s->arrived = s->writes;);
+	}
+	if (now->p_up && now->triggers < max_triggers)
+		TRY("trigger", s->triggers++; struct pair_event e = { .type = PAIR_TRIGGER };
+		    feed(s, true, &e););
+	if (now->p_up && now->p.phase != PAIR_IDLE)
+		TRY("timeout", struct pair_event e = { .type = PAIR_TIMEOUT };
+		    feed(s, true, &e););
+	if (now->s_up && !now->asked && !now->p_up)
+		TRY("fenced failover", s->asked = 1; s->fenced = 1;
+		    struct pair_event e = { .type = PAIR_ASK_FAILOVER }; feed(s, false, &e););
+	if (now->s_up && !now->asked)
+		TRY("failover", s->asked = 1;
+		    struct pair_event e = { .type = PAIR_ASK_FAILOVER }; feed(s, false, &e););
+	if (now->faults == max_faults)
+		return true;
+	if (now->link_up)
+		TRY("the connection is cut", s->faults++; s->link_up = 0;);
+	if (now->p_up) {
+		TRY("the primary's power is cut", s->faults++; s->p_up = 0;);
+		TRY("the primary's daemon is killed", s->faults++; restart(s, true););
+		if (now->p.busy & 1u << PAIR_HOLD)
+			TRY("the primary's daemon is killed while it holds", s->faults++;
+			    s->held = 1; restart(s, true););
+		if (now->p.busy & 1u << PAIR_RELEASE)
+			TRY("the primary's daemon is killed, having released", s->faults++;
+			    s->held = 0; restart(s, true););
+		if (now->p.busy & 1u << PAIR_DETACH)
+			TRY("the primary's daemon is killed, having detached", s->faults++;
+			    s->attached = 0; restart(s, true););
+		if (now->p.busy & 1u << PAIR_SAVE)
+			TRY("the primary's daemon is killed, having sent", s->faults++;
+			    s->sent = s->p.id;
+			    struct wire w = { .frame = PAIR_F_STATE_END, .id = s->p.id, .good = 1 };
+			    if (s->link_up) put(&s->to_s, w); restart(s, true););
+		if (now->attached)
+			TRY("the data leg is cut", s->faults++; s->attached = 0;);
+	}
+	if (now->s_up) {
+		TRY("the secondary's power is cut", s->faults++; s->s_up = 0;);
+		TRY("the secondary's daemon is killed", s->faults++; restart(s, false););
+		if (now->s.busy & 1u << PAIR_PREPARE)
+			for (unsigned int n = 1; n <= VOLUMES; n++)
+				TRY("the secondary's daemon is killed, some prepared",
+				    s->faults++; do_prepare(s, n, s->s.id); restart(s, false););
+		if (now->s.busy & 1u << PAIR_COMMIT)
+			for (unsigned int n = 1; n <= VOLUMES; n++)
+				TRY("the secondary's daemon is killed, some committed",
+				    s->faults++; do_commit(s, n); restart(s, false););
+	}
+	return true;
+}
+
+static void print_way(unsigned int i)
+{
+	const struct state *s = &nodes[i].state;
+
+	if (i)
+		print_way(nodes[i].parent);
+	printf("# %-44s p %s%s%s s %s%s writes %u arrived %u v %u/%u %u/%u\n", nodes[i].how,
+	       pair_phase_name(s->p.phase), s->held ? " held" : "",
+	       s->attached ? "" : " detached", pair_phase_name(s->s.phase),
+	       s->over ? " over" : "", s->writes, s->arrived, s->v[0].checkpoint,
+	       s->v[0].prepared, s->v[1].checkpoint, s->v[1].prepared);
+}
+
+int main(int argc, char **argv)
+{
+	struct state first;
+	unsigned int nr_quiet = 0, committed = 0, failed_over = 0;
+
+	if (argc == 4) {
+		max_writes = atoi(argv[1]);
+		max_triggers = atoi(argv[2]);
+		max_faults = atoi(argv[3]);
+	}
+	memset(&first, 0, sizeof(first));
+	first.p_up = first.s_up = first.attached = 1;
+	restart(&first, true);
+	restart(&first, false);
+	visit(&first, 0, "start");
+	for (from = 0; from < nr_nodes; from++) {
+		struct state now = nodes[from].state;
+		bool moved = false;
+		bool good = steps(&now, &moved) && faults(&now);
+
+		if (good && quiet(&now)) {
+			broken = NULL;
+			check_quiet(&now);
+			nr_quiet++;
+			good = !broken;
+			if (!good)
+				visit(&now, from, "nothing moves");
+		}
+		if (!good) {
+			printf("not ok - explore: %s\n", broken);
+			print_way(broken && nodes[nr_nodes - 1].parent == from &&
+				  !quiet(&now) ? nr_nodes - 1 : from);
+			return 1;
+		}
+		committed += now.v[0].checkpoint > 0;
+		failed_over += now.over;
+	}
+	printf("ok - explore: %u states with %u writes, %u triggers, %u faults; %u at rest, %u with a checkpoint, %u after a failover\n",
+	       nr_nodes, max_writes, max_triggers, max_faults, nr_quiet, committed, failed_over);
+	return !(nr_quiet && committed && failed_over);
+}

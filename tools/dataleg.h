@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Data leg: how the primary's writes reach the secondary. nbdkit exports ingest, the
+ * kernel's nbd client imports it. Both go on when the daemon ends.
+ */
+#ifndef REPLCTL_DATALEG_H
+#define REPLCTL_DATALEG_H
+
+#include "resource.h"
+
+/**
+ * dataleg_export() - serve a volume's ingest, unless it is served
+ * @resource: resource, this host is the secondary
+ * @volume: index
+ * @error: filled in on -1
+ */
+int dataleg_export(const struct repl_resource *resource, unsigned int volume,
+		   struct repl_error *error);
+
+/**
+ * dataleg_unexport() - end the server; whoever writes through it gets an error
+ * @resource: resource
+ * @volume: index
+ * @error: filled in on -1
+ */
+int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
+		     struct repl_error *error);
+
+/**
+ * dataleg_import() - connect to the peer's export, unless connected
+ * @resource: resource, this host is the primary
+ * @volume: index
+ * @path: out: the block device
+ * @size: bytes at @path
+ * @error: filled in on -1: REPL_EXIT_PEER if nobody answers
+ */
+int dataleg_import(const struct repl_resource *resource, unsigned int volume,
+		   char *path, size_t size, struct repl_error *error);
+
+/**
+ * dataleg_disconnect() - end the import
+ * @resource: resource
+ * @volume: index
+ * @error: filled in on -1
+ */
+int dataleg_disconnect(const struct repl_resource *resource, unsigned int volume,
+		       struct repl_error *error);
+
+#endif

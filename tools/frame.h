@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Frame: what two daemons say to each other, as bytes. Pure: no I/O, and no
+ * allocation at all, so that nothing the peer announces is ever allocated.
+ *
+ * A frame is a header and a payload. Little endian; each has its CRC-32C. What
+ * is not understood (magic, version, type, flags, a length past frame_max()) is
+ * an error that ends the connection: a stream that is wrong once cannot be
+ * trusted to begin a frame anywhere.
+ *
+ * Frames are only parsed on a connection whose handshake is over (conn.h).
+ */
+#ifndef REPLCTL_FRAME_H
+#define REPLCTL_FRAME_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+/*
+ * What is on the wire.
+ */
+#define FRAME_MAGIC		0x4c504552u	/* the bytes "REPL" */
+#define FRAME_VERSION		1
+#define FRAME_DATA_MAX		65536		/* bytes of payload: STATE_DATA */
+#define FRAME_OTHER_MAX		4096		/* bytes of payload: all others */
+
+struct repl_frame_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;
+	uint32_t length;	/* of the payload, in bytes */
+	uint32_t flags;		/* 0 */
+	uint64_t id;
+	uint32_t payload_crc;
+	uint32_t header_crc;	/* of what is before it */
+} __attribute__((packed));
+
+static_assert(sizeof(struct repl_frame_header) == 32, "the header has 32 bytes");
+static_assert(offsetof(struct repl_frame_header, header_crc) == 28, "the header's crc is last");
+
+#define FRAME_HEADER_SIZE	sizeof(struct repl_frame_header)
+#define FRAME_SIZE_MAX		(FRAME_HEADER_SIZE + FRAME_DATA_MAX)
+
+enum repl_frame_type {
+	FRAME_HELLO = 1,	/* struct repl_hello */
+	FRAME_PING,
+	FRAME_PONG,
+	FRAME_READY,
+	FRAME_REQUEST,
+	FRAME_REPLY,		/* struct repl_reply */
+	FRAME_STATE_SEND,
+	FRAME_STATE_SIZE,	/* a uint64_t: bytes that will come, as far as is known */
+	FRAME_STATE_DATA,	/* bytes of the state */
+	FRAME_STATE_END,	/* struct repl_state_end */
+	FRAME_STATE_RECEIVED,
+	FRAME_STATE_LOADED,
+	FRAME_FAILED,		/* struct repl_reply */
+	FRAME_PAUSED,		/* reserved for notices */
+	FRAME_BYE,
+	FRAME_RELEASED,
+	FRAME_NR_TYPES,		/* one more than the last */
+};
+
+/*
+ * Payloads, as the program sees them. Text ends in NUL.
+ */
+#define FRAME_NAME_MAX		48	/* bytes: resource, host */
+#define FRAME_INSTANCE_SIZE	16	/* bytes */
+#define FRAME_TEXT_MAX		480	/* bytes */
+
+enum repl_hello_role {
+	HELLO_NO_ROLE,
+	HELLO_PRIMARY,
+	HELLO_SECONDARY,
+	HELLO_NR_ROLES,
+};
+
+/* The kernel's enum repl_stage, in its order. */
+enum repl_hello_stage {
+	HELLO_STAGE_NONE,
+	HELLO_STAGE_RUNNING,
+	HELLO_STAGE_FAILOVER,
+	HELLO_STAGE_FAILOVER_FAILED,
+	HELLO_STAGE_DONE,
+	HELLO_NR_STAGES,
+};
+
+struct repl_hello {
+	uint32_t protocol_min;	/* 1 <= min <= max */
+	uint32_t protocol_max;
+	uint8_t role;		/* enum repl_hello_role */
+	uint8_t stage;		/* enum repl_hello_stage */
+	uint16_t nr_volumes;
+	uint64_t checkpoint;	/* id of the newest that is committed */
+	uint64_t prepared;	/* id; 0: none */
+	uint64_t pending;	/* id asked for, without an answer yet; 0: none */
+	uint8_t instance[FRAME_INSTANCE_SIZE];	/* random, per start of the daemon */
+	char resource[FRAME_NAME_MAX + 1];
+	char host[FRAME_NAME_MAX + 1];
+};
+
+struct repl_reply {
+	uint32_t code;		/* 0: yes */
+	char text[FRAME_TEXT_MAX + 1];
+};
+
+struct repl_state_end {
+	uint64_t size;		/* bytes in all STATE_DATA */
+	uint32_t crc;		/* crc32c() of them */
+};
+
+/* Bytes of each payload on the wire. */
+#define FRAME_HELLO_SIZE	150
+#define FRAME_REPLY_MIN		4
+#define FRAME_REPLY_MAX		(FRAME_REPLY_MIN + FRAME_TEXT_MAX)
+#define FRAME_STATE_SIZE_SIZE	8
+#define FRAME_STATE_END_SIZE	12
+
+struct repl_frame {
+	enum repl_frame_type type;
+	uint64_t id;		/* of the checkpoint, or 0 */
+	uint32_t length;	/* of the payload, in bytes */
+	const void *payload;	/* not aligned; NULL is fine if @length is 0 */
+};
+
+/**
+ * frame_name() - a type's name, for logs
+ * @type: any number
+ *
+ * Return: for example "STATE_SEND"; "?" for what is no type.
+ */
+const char *frame_name(unsigned int type);
+
+/**
+ * frame_max() - how much payload may a type have?
+ * @type: any number
+ *
+ * Return: bytes; 0 for what is no type.
+ */
+size_t frame_max(unsigned int type);
+
+/**
+ * frame_encode() - put a frame into bytes
+ * @buf: where to; must not overlap the payload
+ * @size: bytes at @buf; FRAME_SIZE_MAX is always enough
+ * @frame: what
+ *
+ * Return: bytes written; 0 if @size is too small, or if no peer would take
+ * @frame (type, length).
+ */
+size_t frame_encode(void *buf, size_t size, const struct repl_frame *frame);
+
+/*
+ * A reader takes a stream apart, however it is cut:
+ *
+ *	space = frame_reader_space(&reader, &size);
+ *	n = read(fd, space, size);		at most size
+ *	frame_reader_added(&reader, n);
+ *	while ((r = frame_reader_next(&reader, &frame, &error)) > 0)
+ *		use(&frame);
+ *
+ * Once frame_reader_next() has returned 0 there is always space. Once it has
+ * returned -1 it returns nothing else, with the same words.
+ */
+struct repl_frame_reader {
+	unsigned char *buffer;	/* the caller's */
+	size_t size;
+	size_t start, end;	/* what is in it and not taken yet */
+	struct repl_error error;
+	int failed;
+};
+
+/**
+ * frame_reader_init() - begin a stream
+ * @reader: the reader; there is nothing to free
+ * @buffer: of the caller; must live as long as the reader
+ * @size: bytes at @buffer; at least FRAME_SIZE_MAX
+ */
+void frame_reader_init(struct repl_frame_reader *reader, void *buffer, size_t size);
+
+/**
+ * frame_reader_space() - where do the next bytes go?
+ * @reader: the reader
+ * @size: the result: bytes there
+ *
+ * The payload of the last frame is gone after this.
+ *
+ * Return: where.
+ */
+void *frame_reader_space(struct repl_frame_reader *reader, size_t *size);
+
+/**
+ * frame_reader_added() - bytes were put there
+ * @reader: the reader
+ * @len: bytes; not more than frame_reader_space() said
+ */
+void frame_reader_added(struct repl_frame_reader *reader, size_t len);
+
+/**
+ * frame_reader_next() - take the next frame
+ * @reader: the reader
+ * @frame: the result; its payload is in the reader's buffer, until the next
+ *	call of this function or frame_reader_space()
+ * @error: set on -1: REPL_EXIT_FAILED
+ *
+ * Return: 1: a frame; 0: more bytes are needed; -1: this is no stream of ours.
+ */
+int frame_reader_next(struct repl_frame_reader *reader, struct repl_frame *frame,
+		      struct repl_error *error);
+
+/**
+ * frame_reader_partial() - bytes of a frame that is not complete
+ * @reader: the reader, after frame_reader_next() returned 0
+ *
+ * Return: bytes; 0 if the stream may end here.
+ */
+size_t frame_reader_partial(const struct repl_frame_reader *reader);
+
+/**
+ * hello_encode() - payload of HELLO
+ * @hello: what; see hello_decode() for what it must be
+ * @buf: FRAME_HELLO_SIZE bytes
+ *
+ * Return: FRAME_HELLO_SIZE.
+ */
+size_t hello_encode(const struct repl_hello *hello, void *buf);
+
+/**
+ * hello_decode() - payload of HELLO
+ * @frame: of type FRAME_HELLO
+ * @hello: the result: roles and stages are ones we know, names have 1 to
+ *	FRAME_NAME_MAX letters, digits, '_', '-', '.', none of the last two first
+ * @error: set on failure: REPL_EXIT_FAILED
+ *
+ * Return: 0, or -1 (and @hello is not to be used).
+ */
+int hello_decode(const struct repl_frame *frame, struct repl_hello *hello,
+		 struct repl_error *error);
+
+/**
+ * reply_encode() - payload of REPLY and FAILED
+ * @code: 0: yes
+ * @text: why, UTF-8; cut at a character if it is longer than FRAME_TEXT_MAX;
+ *	NULL: none
+ * @buf: FRAME_REPLY_MAX bytes
+ *
+ * Return: bytes at @buf.
+ */
+size_t reply_encode(uint32_t code, const char *text, void *buf);
+
+/**
+ * reply_decode() - payload of REPLY and FAILED
+ * @frame: of type FRAME_REPLY or FRAME_FAILED
+ * @reply: the result; the text can be shown on a terminal: what is not UTF-8,
+ *	or controls the terminal or the direction of writing, has become '?'
+ * @error: set on failure: REPL_EXIT_FAILED
+ *
+ * Return: 0, or -1.
+ */
+int reply_decode(const struct repl_frame *frame, struct repl_reply *reply,
+		 struct repl_error *error);
+
+/**
+ * state_size_encode() - payload of STATE_SIZE
+ * @size: bytes
+ * @buf: FRAME_STATE_SIZE_SIZE bytes
+ *
+ * Return: FRAME_STATE_SIZE_SIZE.
+ */
+size_t state_size_encode(uint64_t size, void *buf);
+
+/**
+ * state_size_decode() - payload of STATE_SIZE
+ * @frame: of type FRAME_STATE_SIZE
+ * @size: the result: what the peer says; to be compared, never to be allocated
+ * @error: set on failure: REPL_EXIT_FAILED
+ *
+ * Return: 0, or -1.
+ */
+int state_size_decode(const struct repl_frame *frame, uint64_t *size, struct repl_error *error);
+
+/**
+ * state_end_encode() - payload of STATE_END
+ * @end: what
+ * @buf: FRAME_STATE_END_SIZE bytes
+ *
+ * Return: FRAME_STATE_END_SIZE.
+ */
+size_t state_end_encode(const struct repl_state_end *end, void *buf);
+
+/**
+ * state_end_decode() - payload of STATE_END
+ * @frame: of type FRAME_STATE_END
+ * @end: the result
+ * @error: set on failure: REPL_EXIT_FAILED
+ *
+ * Return: 0, or -1.
+ */
+int state_end_decode(const struct repl_frame *frame, struct repl_state_end *end,
+		     struct repl_error *error);
+
+#endif

@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* replctl: what a person types. See Documentation/replctl.8. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "control.h"
+#include "dm.h"
+#include "key.h"
+#include "resource.h"
+#include "serve.h"
+#include "status.h"
+#include "units.h"
+
+struct options {
+	bool json, dry_run, force, in_sync, watch;
+	int64_t timeout;		/* ms; -1: none */
+};
+
+struct command {
+	struct options *options;
+	struct repl_config *config;	/* NULL for verbs without a resource */
+	struct repl_resource resource;
+	char **words;			/* behind the resource, or the verb */
+	int nr_words;
+	struct repl_error *error;
+};
+
+static void usage(FILE *f)
+{
+	fputs("usage: replctl VERB [OPTION]... RESOURCE\n"
+	      "\n"
+	      "  up, adjust    make the devices and the data leg; what is there stays\n"
+	      "  down          take them down\n"
+	      "  serve         be the daemon (systemd: dm-repl@RESOURCE)\n"
+	      "  status        what is going on, and what to do about it\n"
+	      "  events        the same as JSON lines, as it changes\n"
+	      "  wait RESOURCE [connected|merged]: for the peer, or for the merge's end\n"
+	      "  checkpoint    now; ends when the peer has it\n"
+	      "  pause, resume periodic checkpoints; on the secondary, the merge\n"
+	      "  failover      on the secondary: take over\n"
+	      "  stop          on the secondary: keep the disk as it is now, end replication\n"
+	      "  key generate FILE\n"
+	      "  config-check  is the configuration good?\n"
+	      "\n"
+	      "  --json        for programs\n"
+	      "  --dry-run     say what would be done\n"
+	      "  --timeout T   500ms, 10s, 2m\n"
+	      "  --in-sync     up, adjust: both disks hold the same now\n"
+	      "  --force       down: also where that gives up a checkpoint\n"
+	      "  --watch       status: again and again\n"
+	      "\n"
+	      "RESOURCE is NAME of /etc/dm-repl/NAME.conf, or the path of such a file.\n"
+	      "Exit status: 0 done, 1 failed, 2 usage, 3 peer unreachable, 4 refused for\n"
+	      "safety, 5 timeout, 10 configuration. Examples are in replctl(8).\n", f);
+}
+
+static void control_path(struct command *c, char *path, size_t size)
+{
+	resource_runtime(&c->resource, "control", path, size);
+}
+
+static int ask(struct command *c, const char *verb,
+	       void (*line)(struct json_object *, void *), void *context)
+{
+	struct json_object *request = json_object_new_object();
+	char path[256];
+	int r;
+
+	control_path(c, path, sizeof(path));
+	json_object_object_add(request, "verb", json_object_new_string(verb));
+	r = control_call(path, request, c->options->timeout, line, context, c->error);
+	json_object_put(request);
+	return r;
+}
+
+/*
+ * ---- Verbs ----
+ */
+
+static int verb_up(struct command *c)
+{
+	return resource_up(&c->resource, c->options->in_sync, c->options->dry_run, c->error);
+}
+
+static int verb_down(struct command *c)
+{
+	return resource_down(&c->resource, c->options->force, c->options->dry_run, c->error);
+}
+
+static int verb_serve(struct command *c)
+{
+	return serve(c->config, c->resource.here, c->error);
+}
+
+static int dry(struct command *c, const char *what)
+{
+	printf("would %s\n", what);
+	return 0;
+}
+
+static int verb_checkpoint(struct command *c)
+{
+	if (c->options->dry_run)
+		return dry(c, "hold the workload, commit a checkpoint on the peer, release");
+	return ask(c, "checkpoint", NULL, NULL);
+}
+
+static int verb_failover(struct command *c)
+{
+	if (c->options->dry_run)
+		return dry(c, "fence the primary's writes and make this side's devices writable");
+	return ask(c, "failover", NULL, NULL);
+}
+
+static bool merging(struct command *c)
+{
+	struct pair_kernel kernel;
+
+	return resource_role(&c->resource) == PAIR_SECONDARY &&
+	       !resource_kernel(&c->resource, &kernel, NULL) && kernel.over;
+}
+
+static int verb_pause(struct command *c)
+{
+	if (c->options->dry_run)
+		return dry(c, "pause");
+	return merging(c) ? resource_message(&c->resource, "job pause", c->error) :
+			    ask(c, "pause", NULL, NULL);
+}
+
+static int verb_resume(struct command *c)
+{
+	if (c->options->dry_run)
+		return dry(c, "resume");
+	return merging(c) ? resource_message(&c->resource, "job resume", c->error) :
+			    ask(c, "resume", NULL, NULL);
+}
+
+static int verb_stop(struct command *c)
+{
+	if (resource_role(&c->resource) != PAIR_SECONDARY)
+		return error_set(c->error, REPL_EXIT_REFUSED, "stop is for the secondary");
+	if (c->options->dry_run)
+		return dry(c, "drop active and hidden, and keep the secondary disk as it is now");
+	return resource_message(&c->resource, "stop", c->error);
+}
+
+static int verb_config_check(struct command *c)
+{
+	if (!c->options->json)
+		printf("%s: good; this host is %s, the %s\n", c->config->name,
+		       c->config->host[c->resource.here].name,
+		       resource_role(&c->resource) == PAIR_PRIMARY ? "primary" : "secondary");
+	return 0;
+}
+
+static int verb_key(struct command *c)
+{
+	if (c->nr_words != 2 || strcmp(c->words[0], "generate"))
+		return error_set(c->error, REPL_EXIT_USAGE, "usage: replctl key generate FILE");
+	if (c->options->dry_run) {
+		printf("would make a new key in %s\n", c->words[1]);
+		return 0;
+	}
+	return key_generate(c->words[1], c->error);
+}
+
+/*
+ * ---- Status ----
+ */
+
+static void keep_line(struct json_object *line, void *context)
+{
+	json_object_put(*(struct json_object **)context);
+	*(struct json_object **)context = json_object_get(line);
+}
+
+/* A value as text; NULL for null and for no such key. */
+static const char *string_of(struct json_object *o, const char *key)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(o, key, &value) && value ?
+	       json_object_get_string(value) : NULL;
+}
+
+static const char *word_of(struct json_object *o, const char *key)
+{
+	const char *word = string_of(o, key);
+
+	return word ? word : "-";
+}
+
+/* One volume, as status_json() and status_words() want it. */
+struct volume {
+	char name[128];
+	struct repl_status status;
+	struct repl_report report;
+};
+
+/* Of merges: from one look of --watch to the next. */
+static struct repl_rate rates[CONFIG_VOLUMES_MAX];
+
+static int volume_get(struct command *c, unsigned int i, struct volume *v)
+{
+	struct repl_dm_info info;
+	struct timespec t;
+	char line[1024];
+
+	resource_device(&c->resource, i, false, v->name, sizeof(v->name));
+	if (dm_info(v->name, &info, c->error) ||
+	    dm_status(v->name, line, sizeof(line), c->error) ||
+	    status_parse(line, &v->status, c->error))
+		return -1;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	if (v->status.role == REPL_SECONDARY)
+		rate_add(&rates[i], t.tv_sec * 1000000000ULL + t.tv_nsec,
+			 v->status.secondary.job_done);
+	memset(&v->report, 0, sizeof(v->report));
+	v->report.resource = c->config->name;
+	v->report.volume = c->config->volume[i].name;
+	v->report.sectors = info.sectors;
+	v->report.status = &v->status;
+	v->report.rate = &rates[i];
+	return 0;
+}
+
+static int add_volumes(struct command *c, struct json_object *status)
+{
+	struct json_object *volumes = json_object_new_array();
+
+	json_object_object_add(status, "volumes", volumes);
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		struct json_object *o;
+		struct volume v;
+
+		if (volume_get(c, i, &v))
+			return -1;
+		o = status_json(&v.report);
+		if (!o)
+			return error_set(c->error, REPL_EXIT_FAILED, "out of memory");
+		json_object_object_add(o, "device", json_object_new_string(v.name));
+		json_object_array_add(volumes, o);
+	}
+	return 0;
+}
+
+/* Without a daemon too: the kernel goes on. */
+static struct json_object *status_get(struct command *c)
+{
+	struct json_object *status = NULL;
+	struct repl_error error = { REPL_EXIT_OK, "" }, *keep = c->error;
+	int r;
+
+	c->error = &error;
+	r = ask(c, "status", keep_line, &status);
+	c->error = keep;
+	if (r || !status) {
+		status = json_object_new_object();
+		json_object_object_add(status, "schema", json_object_new_int(1));
+		json_object_object_add(status, "resource",
+				       json_object_new_string(c->config->name));
+		json_object_object_add(status, "role", json_object_new_string(
+			resource_role(&c->resource) == PAIR_PRIMARY ? "primary" : "secondary"));
+		json_object_object_add(status, "connection", NULL);
+		json_object_object_add(status, "daemon", json_object_new_string(error.text));
+	}
+	if (add_volumes(c, status)) {
+		json_object_put(status);
+		return NULL;
+	}
+	return status;
+}
+
+static void print_status(struct command *c, struct json_object *status)
+{
+	const char *connection = string_of(status, "connection");
+	const char *why = string_of(status, "disconnected_because");
+	const char *when = string_of(status, "checkpoint_time");
+	const char *error = string_of(status, "last_error");
+
+	printf("%s: %s, %s%s%s\n", c->config->name, word_of(status, "role"),
+	       connection ? connection : word_of(status, "daemon"), why ? ": " : "",
+	       why ? why : "");
+	if (connection) {
+		printf("  last checkpoint: %s", word_of(status, "checkpoint"));
+		if (when)
+			printf(", %.0f s ago", time(NULL) - atof(when));
+		if (string_of(status, "checkpoint_seconds"))
+			printf(", took %.0f ms", 1000 * atof(string_of(status, "checkpoint_seconds")));
+		if (string_of(status, "pause_seconds"))
+			printf(", workload held %.0f ms",
+			       1000 * atof(string_of(status, "pause_seconds")));
+		printf("\n");
+		if (strcmp(word_of(status, "phase"), "idle"))
+			printf("  a checkpoint is under way: %s\n", word_of(status, "phase"));
+		if (error)
+			printf("  last error: %s\n", error);
+		if (!strcmp(word_of(status, "degraded"), "true"))
+			printf("  degraded: the peer misses writes; no checkpoints until it is in sync again\n");
+	}
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		struct volume v;
+
+		if (!volume_get(c, i, &v))
+			status_words(&v.report, isatty(1) ? 60 : 0, stdout);
+	}
+	fflush(stdout);
+}
+
+static int verb_status(struct command *c)
+{
+	do {
+		struct json_object *status = status_get(c);
+
+		if (!status)
+			return -1;
+		if (c->options->watch && isatty(1))
+			printf("\033[H\033[J");
+		if (c->options->json)
+			printf("%s\n", json_object_to_json_string_ext(status,
+				JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+		else
+			print_status(c, status);
+		json_object_put(status);
+		fflush(stdout);
+		if (c->options->watch)
+			sleep(1);
+	} while (c->options->watch);
+	return 0;
+}
+
+static void print_line(struct json_object *line, void *context)
+{
+	printf("%s\n", json_object_to_json_string_ext(line,
+		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	fflush(stdout);
+}
+
+static int verb_events(struct command *c)
+{
+	return ask(c, "events", print_line, NULL);
+}
+
+/* What is waited for, and a way to stop looking: SIGINT or the timeout. */
+static int verb_wait(struct command *c)
+{
+	const char *what = c->nr_words ? c->words[0] : "connected";
+	struct timespec begin, t;
+
+	if (strcmp(what, "connected") && strcmp(what, "merged"))
+		return error_set(c->error, REPL_EXIT_USAGE, "wait for connected or merged");
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (;;) {
+		struct json_object *status = NULL;
+		struct pair_kernel kernel;
+		bool there;
+
+		if (!strcmp(what, "merged")) {
+			char name[128], line[1024];
+
+			there = true;
+			for (unsigned int i = 0; i < c->config->volumes; i++) {
+				resource_device(&c->resource, i, false, name, sizeof(name));
+				if (dm_status(name, line, sizeof(line), c->error))
+					return -1;
+				there &= !strncmp(line, "secondary done ", 15);
+				if (!strncmp(line, "secondary failover-failed ", 26))
+					return error_set(c->error, REPL_EXIT_FAILED,
+							 "volume %s: the merge has failed",
+							 c->config->volume[i].name);
+			}
+		} else {
+			/* A daemon that is only starting is waited for too. */
+			c->error->text[0] = 0;
+			if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
+				return -1;
+			if (status && string_of(status, "disconnected_because"))
+				error_set(c->error, REPL_EXIT_TIMEOUT, "%s",
+					  string_of(status, "disconnected_because"));
+			there = status && string_of(status, "connection") &&
+				!strcmp(string_of(status, "connection"), "connected") &&
+				!resource_kernel(&c->resource, &kernel, NULL);
+			json_object_put(status);
+		}
+		if (there)
+			return 0;
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		if (c->options->timeout >= 0 &&
+		    (t.tv_sec - begin.tv_sec) * 1000LL + (t.tv_nsec - begin.tv_nsec) / 1000000 >
+		    c->options->timeout) {
+			struct repl_error why = *c->error;
+
+			return error_set(c->error, REPL_EXIT_TIMEOUT,
+					 "not %s in the time given%s%.300s", what,
+					 why.text[0] ? ": " : "", why.text);
+		}
+		usleep(100000);
+	}
+}
+
+/*
+ * ---- main ----
+ */
+
+static const struct verb {
+	const char *name;
+	int (*fn)(struct command *c);
+	bool no_resource;
+} verbs[] = {
+	{ "up", verb_up, false },
+	{ "adjust", verb_up, false },
+	{ "down", verb_down, false },
+	{ "serve", verb_serve, false },
+	{ "status", verb_status, false },
+	{ "events", verb_events, false },
+	{ "wait", verb_wait, false },
+	{ "checkpoint", verb_checkpoint, false },
+	{ "pause", verb_pause, false },
+	{ "resume", verb_resume, false },
+	{ "failover", verb_failover, false },
+	{ "stop", verb_stop, false },
+	{ "key", verb_key, true },
+	{ "config-check", verb_config_check, false },
+};
+
+static int run(const struct verb *verb, struct command *c)
+{
+	char path[512];
+
+	if (verb->no_resource)
+		return verb->fn(c);
+	if (!c->nr_words)
+		return error_set(c->error, REPL_EXIT_USAGE, "which resource?");
+	if (config_path(c->words[0], path, sizeof(path), c->error))
+		return -1;
+	c->config = config_load(path, c->error);
+	if (!c->config)
+		return -1;
+	c->resource.config = c->config;
+	c->words++;
+	c->nr_words--;
+	int here = config_this_host(c->config, NULL, c->error);
+
+	if (here < 0)
+		return -1;
+	c->resource.here = here;
+	if (c->nr_words && verb->fn != verb_wait)
+		return error_set(c->error, REPL_EXIT_USAGE, "'%s': one resource at a time",
+				 c->words[0]);
+	return verb->fn(c);
+}
+
+static int parse_options(int argc, char **argv, struct options *options,
+			 struct repl_error *error)
+{
+	static const struct option longs[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "dry-run", no_argument, NULL, 'n' },
+		{ "force", no_argument, NULL, 'f' },
+		{ "in-sync", no_argument, NULL, 's' },
+		{ "watch", no_argument, NULL, 'w' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	uint64_t ms;
+	int o;
+
+	while ((o = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+		switch (o) {
+		case 'j':
+			options->json = true;
+			break;
+		case 'n':
+			options->dry_run = true;
+			break;
+		case 'f':
+			options->force = true;
+			break;
+		case 's':
+			options->in_sync = true;
+			break;
+		case 'w':
+			options->watch = true;
+			break;
+		case 't':
+			if (duration_parse(optarg, &ms, error))
+				return -1;
+			options->timeout = ms;
+			break;
+		case 'h':
+			usage(stdout);
+			exit(REPL_EXIT_OK);
+		default:
+			return error_set(error, REPL_EXIT_USAGE, "see replctl --help");
+		}
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct repl_error error = { REPL_EXIT_FAILED, "" };
+	struct options options = { .timeout = -1 };
+	struct command c = { .options = &options, .error = &error };
+	const struct verb *verb = NULL;
+	int r;
+
+	/* Programs of ours are there, whatever the caller's PATH is. */
+	setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+	if (parse_options(argc, argv, &options, &error)) {
+		fprintf(stderr, "replctl: %s\n", error.text);
+		return REPL_EXIT_USAGE;
+	}
+	for (unsigned int i = 0; optind < argc && i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (!strcmp(argv[optind], verbs[i].name))
+			verb = &verbs[i];
+	if (!verb) {
+		usage(stderr);
+		return REPL_EXIT_USAGE;
+	}
+	c.words = argv + optind + 1;
+	c.nr_words = argc - optind - 1;
+	r = run(verb, &c);
+	config_free(c.config);
+	if (!r)
+		return REPL_EXIT_OK;
+	if (options.json) {
+		struct json_object *o = json_object_new_object();
+
+		json_object_object_add(o, "error", json_object_new_string(error.text));
+		json_object_object_add(o, "exit", json_object_new_int(error.exit));
+		fprintf(stderr, "%s\n", json_object_to_json_string_ext(o,
+			JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+		json_object_put(o);
+	} else {
+		fprintf(stderr, "replctl: %s\n", error.text);
+	}
+	return error.exit ? error.exit : REPL_EXIT_FAILED;
+}

@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dataleg.h"
+#include "dm.h"
+#include "resource.h"
+#include "status.h"
+
+#define RUN_DIR "/run/dm-repl"
+
+enum pair_role resource_role(const struct repl_resource *resource)
+{
+	return (int)resource->here == resource->config->primary ? PAIR_PRIMARY :
+								  PAIR_SECONDARY;
+}
+
+void resource_device(const struct repl_resource *resource, unsigned int volume,
+		     bool ingest, char *name, size_t size)
+{
+	snprintf(name, size, "%s-%s%s", resource->config->name,
+		 resource->config->volume[volume].name, ingest ? "-ingest" : "");
+}
+
+void resource_runtime(const struct repl_resource *resource, const char *file,
+		      char *path, size_t size)
+{
+	const char *dir = getenv("REPLCTL_RUN_DIR");
+	char folder[192];
+
+	dir = dir ? dir : RUN_DIR;
+	mkdir(dir, 0700);
+	snprintf(folder, sizeof(folder), "%s/%s", dir, resource->config->name);
+	mkdir(folder, 0700);
+	snprintf(path, size, "%s/%s", folder, file);
+}
+
+/* Words about a volume before the error of its part. */
+static int volume_error(const struct repl_resource *resource, unsigned int volume,
+			struct repl_error *error)
+{
+	return error_wrap(error, "volume %s", resource->config->volume[volume].name);
+}
+
+/* One line about what is done, or would be. */
+static void step(bool dry_run, const char *fmt, ...) printf_like(2, 3);
+static void step(bool dry_run, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	printf("%s", dry_run ? "would " : "");
+	vprintf(fmt, args);
+	printf("\n");
+	va_end(args);
+	fflush(stdout);
+}
+
+static int status_of(const char *name, enum repl_role role, struct repl_status *status,
+		     struct repl_error *error)
+{
+	char line[1024];
+
+	if (dm_status(name, line, sizeof(line), error) ||
+	    status_parse(line, status, error))
+		return -1;
+	if (status->role != role)
+		return error_set(error, REPL_EXIT_FAILED, "%s is no repl-%s", name,
+				 status_role_name(role));
+	return 0;
+}
+
+/* Has it failed over? In stage done the fence tells it from a stop. */
+static int status_over(const char *name, const struct repl_status *status, bool *over,
+		       struct repl_error *error)
+{
+	struct repl_status ingest;
+	char device[144];
+
+	*over = status->stage == REPL_STAGE_FAILOVER ||
+		status->stage == REPL_STAGE_FAILOVER_FAILED;
+	if (status->stage != REPL_STAGE_DONE)
+		return 0;
+	snprintf(device, sizeof(device), "%s-ingest", name);
+	if (status_of(device, REPL_INGEST, &ingest, error))
+		return -1;
+	*over = ingest.ingest.is_fenced;
+	return 0;
+}
+
+/*
+ * ---- Up and down ----
+ */
+
+static int lengths(const struct repl_volume_on *on, uint64_t *sectors,
+		   struct repl_error *error)
+{
+	const char *other[] = { on->hidden, on->active };
+
+	*sectors = blockdev_sectors(on->disk, error);
+	if (!*sectors)
+		return -1;
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t n = other[i] ? blockdev_sectors(other[i], error) : *sectors;
+
+		if (!n)
+			return -1;
+		if (n < *sectors)
+			return error_set(error, REPL_EXIT_CONFIG,
+					 "%s is shorter than %s", other[i], on->disk);
+	}
+	return 0;
+}
+
+static int secondary_up(const struct repl_resource *resource, unsigned int i,
+			bool in_sync, bool dry_run, struct repl_error *error)
+{
+	const struct repl_volume *volume = &resource->config->volume[i];
+	const struct repl_volume_on *on = &volume->on[resource->here];
+	char view[128], ingest[128], params[1024];
+	struct repl_status status;
+	uint64_t sectors;
+	int there;
+
+	resource_device(resource, i, false, view, sizeof(view));
+	resource_device(resource, i, true, ingest, sizeof(ingest));
+	if (lengths(on, &sectors, error))
+		return -1;
+	there = dm_exists(view, error);
+	if (there < 0)
+		return -1;
+	if (!there) {
+		snprintf(params, sizeof(params), "%s %s %s - %llu", on->disk, on->hidden,
+			 on->active, (unsigned long long)volume->region_size / 512);
+		step(dry_run, "make %s: repl-secondary %s", view, params);
+		if (!dry_run && dm_create(view, sectors, "repl-secondary", params, error))
+			return -1;
+	}
+	there = dm_exists(ingest, error);
+	if (there < 0)
+		return -1;
+	if (!there) {
+		step(dry_run, "make %s: repl-ingest %s", ingest, on->disk);
+		if (!dry_run && dm_create(ingest, sectors, "repl-ingest", on->disk, error))
+			return -1;
+	}
+	if (in_sync) {
+		if (!dry_run && status_of(view, REPL_SECONDARY, &status, error))
+			return -1;
+		if (dry_run || status.stage == REPL_STAGE_NONE) {
+			step(dry_run, "start %s: what the disk has now is the first checkpoint",
+			     view);
+			if (!dry_run && dm_message(view, "start", NULL, 0, error))
+				return -1;
+		}
+	}
+	step(dry_run, "export %s at %s port %u", ingest,
+	     resource->config->host[resource->here].data_address, volume->port);
+	return dry_run ? 0 : dataleg_export(resource, i, error);
+}
+
+static int primary_up(const struct repl_resource *resource, unsigned int i,
+		      bool in_sync, bool dry_run, struct repl_error *error)
+{
+	const struct repl_volume *volume = &resource->config->volume[i];
+	const struct repl_volume_on *on = &volume->on[resource->here];
+	struct repl_status status;
+	char name[128], params[1024], peer[64], message[96];
+	struct repl_error why;
+	uint64_t sectors;
+	int there, imported;
+
+	resource_device(resource, i, false, name, sizeof(name));
+	if (lengths(on, &sectors, error))
+		return -1;
+	there = dm_exists(name, error);
+	if (there < 0)
+		return -1;
+	if (dry_run) {
+		step(true, in_sync || there ? "import port %u of %s, and %s %s with it" :
+		     "not import port %u of %s (no --in-sync), and %s %s without it", volume->port,
+		     resource->config->host[!resource->here].data_address,
+		     there ? "attach" : "make", name);
+		return 0;
+	}
+	if (there && status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	/* Nobody but the operator knows whether the disks hold the same. */
+	if (!there || status.primary.peer != REPL_PEER_ATTACHED) {
+		if (!in_sync && !there) {
+			snprintf(params, sizeof(params), "%s - - %llu 1 sync", on->disk,
+				 (unsigned long long)volume->region_size / 512);
+			step(false, "make %s: repl-primary %s", name, params);
+			if (dm_create(name, sectors, "repl-primary", params, error))
+				return -1;
+		}
+		if (!in_sync)
+			return error_set(error, REPL_EXIT_REFUSED,
+					 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
+					 name, resource->config->name);
+	}
+	imported = dataleg_import(resource, i, peer, sizeof(peer), &why);
+	if (!there) {
+		snprintf(params, sizeof(params), "%s %s - %llu 1 sync", on->disk,
+			 imported ? "-" : peer,
+			 (unsigned long long)volume->region_size / 512);
+		step(false, "make %s: repl-primary %s", name, params);
+		if (dm_create(name, sectors, "repl-primary", params, error))
+			return -1;
+	}
+	if (imported)
+		return error_set(error, REPL_EXIT_PEER,
+				 "%s works, but nothing is forwarded: %s", name, why.text);
+	if (!there || status.primary.peer == REPL_PEER_ATTACHED)
+		return 0;
+	if (status.primary.peer == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
+		return -1;
+	step(false, "attach %s to %s", peer, name);
+	snprintf(message, sizeof(message), "attach %s", peer);
+	return dm_message(name, message, NULL, 0, error);
+}
+
+int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
+		struct repl_error *error)
+{
+	if (!dry_run && dm_module(error))
+		return -1;
+	for (unsigned int i = 0; i < resource->config->volumes; i++) {
+		int r = resource_role(resource) == PAIR_PRIMARY ?
+			primary_up(resource, i, in_sync, dry_run, error) :
+			secondary_up(resource, i, in_sync, dry_run, error);
+
+		if (r)
+			return volume_error(resource, i, error);
+	}
+	return 0;
+}
+
+/* May it go? Nothing is taken down before all of it may. */
+static int may_go(const struct repl_resource *resource, unsigned int i, bool force,
+		  struct repl_error *error)
+{
+	struct repl_status status;
+	struct repl_dm_info info;
+	char name[128];
+
+	resource_device(resource, i, false, name, sizeof(name));
+	if (dm_info(name, &info, error))
+		return -1;
+	if (!info.exists)
+		return 0;
+	if (info.open_count)
+		return error_set(error, REPL_EXIT_REFUSED, "%s is in use", name);
+	if (force || resource_role(resource) == PAIR_PRIMARY)
+		return 0;
+	if (status_of(name, REPL_SECONDARY, &status, error))
+		return -1;
+	if (status.stage == REPL_STAGE_NONE || status.stage == REPL_STAGE_DONE)
+		return 0;
+	return error_set(error, REPL_EXIT_REFUSED,
+			 "%s is in stage %s: its checkpoint would be lost; 'replctl failover' or 'replctl stop' first, or --force",
+			 name, status_stage_name(status.stage));
+}
+
+static int volume_down(const struct repl_resource *resource, unsigned int i,
+		       bool dry_run, struct repl_error *error)
+{
+	bool primary = resource_role(resource) == PAIR_PRIMARY;
+	char name[128];
+
+	for (int ingest = primary ? 0 : 1; ingest >= 0; ingest--) {
+		int there;
+
+		resource_device(resource, i, ingest, name, sizeof(name));
+		there = dm_exists(name, error);
+		if (there < 0)
+			return -1;
+		if (ingest && !dry_run && dataleg_unexport(resource, i, error))
+			return -1;
+		if (!there)
+			continue;
+		step(dry_run, "remove %s", name);
+		if (!dry_run && dm_remove(name, error))
+			return -1;
+	}
+	return primary && !dry_run ? dataleg_disconnect(resource, i, error) : 0;
+}
+
+int resource_down(const struct repl_resource *resource, bool force, bool dry_run,
+		  struct repl_error *error)
+{
+	for (unsigned int i = 0; i < resource->config->volumes; i++)
+		if (may_go(resource, i, force, error))
+			return volume_error(resource, i, error);
+	for (unsigned int i = 0; i < resource->config->volumes; i++)
+		if (volume_down(resource, i, dry_run, error))
+			return volume_error(resource, i, error);
+	return 0;
+}
+
+/*
+ * ---- For the protocol ----
+ */
+
+static int primary_kernel(const char *name, struct pair_kernel *kernel,
+			  struct repl_error *error)
+{
+	struct repl_status status;
+	struct repl_dm_info info;
+
+	if (dm_info(name, &info, error) || status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	kernel->held |= info.suspended;
+	kernel->attached &= status.primary.peer == REPL_PEER_ATTACHED;
+	return 0;
+}
+
+static int secondary_kernel(const char *name, struct pair_kernel *kernel,
+			    struct repl_error *error)
+{
+	struct repl_status status;
+	bool over;
+
+	if (status_of(name, REPL_SECONDARY, &status, error) ||
+	    status_over(name, &status, &over, error))
+		return -1;
+	if (status.secondary.checkpoint > kernel->checkpoint)
+		kernel->checkpoint = status.secondary.checkpoint;
+	if (status.secondary.checkpoint < kernel->oldest)
+		kernel->oldest = status.secondary.checkpoint;
+	if (status.secondary.is_prepared)
+		kernel->prepared = status.secondary.prepared;
+	kernel->running &= status.stage == REPL_STAGE_RUNNING;
+	kernel->over &= over;
+	kernel->partly_over |= over;
+	return 0;
+}
+
+int resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+		    struct repl_error *error)
+{
+	memset(kernel, 0, sizeof(*kernel));
+	kernel->attached = true;
+	kernel->running = true;
+	kernel->over = resource_role(resource) == PAIR_SECONDARY;
+	kernel->oldest = UINT64_MAX;
+	for (unsigned int i = 0; i < resource->config->volumes; i++) {
+		char name[128];
+		int r;
+
+		resource_device(resource, i, false, name, sizeof(name));
+		r = resource_role(resource) == PAIR_PRIMARY ?
+		    primary_kernel(name, kernel, error) :
+		    secondary_kernel(name, kernel, error);
+		if (r)
+			return volume_error(resource, i, error);
+	}
+	return 0;
+}
+
+/* The same for each volume; on failure the rest is done too if @all. */
+static int each(const struct repl_resource *resource, bool all,
+		int (*fn)(const char *name, const void *arg, struct repl_error *error),
+		const void *arg, struct repl_error *error)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < resource->config->volumes && (all || !r); i++) {
+		struct repl_error why;
+		char name[128];
+
+		resource_device(resource, i, false, name, sizeof(name));
+		if (fn(name, arg, &why) && !r) {
+			r = -1;
+			if (error)
+				*error = why;
+			volume_error(resource, i, error);
+		}
+	}
+	return r;
+}
+
+static int one_suspend(const char *name, const void *arg, struct repl_error *error)
+{
+	return dm_suspend(name, DM_FREEZE_FS, error);
+}
+
+static int one_resume(const char *name, const void *arg, struct repl_error *error)
+{
+	return dm_resume(name, error);
+}
+
+/* The device of the peer's leg: the kernel names it by numbers, sysfs knows its name. */
+static int peer_path(const char *name, char *path, size_t size, struct repl_error *error)
+{
+	struct repl_dm_info info;
+	char peer[64], link[96], real[PATH_MAX];
+
+	if (dm_info(name, &info, error))
+		return -1;
+	if (sscanf(info.table, "%*s %63s", peer) != 1 || !strcmp(peer, "-"))
+		return error_set(error, REPL_EXIT_FAILED, "%s has no peer", name);
+	snprintf(link, sizeof(link), "/sys/dev/block/%s", peer);
+	if (!realpath(link, real))
+		return error_set(error, REPL_EXIT_FAILED, "%s: %s", link, strerror(errno));
+	if (snprintf(path, size, "/dev/%s", strrchr(real, '/') + 1) >= (int)size)
+		return error_set(error, REPL_EXIT_FAILED, "%s: a peer of that name?", name);
+	return 0;
+}
+
+static int one_flush(const char *name, const void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char path[128];
+
+	if (peer_path(name, path, sizeof(path), error) || blockdev_flush(path, error))
+		return -1;
+	/* A write that failed before the flush is not on the peer's disk either. */
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.peer != REPL_PEER_ATTACHED)
+		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
+				 status_peer_name(status.primary.peer));
+	return 0;
+}
+
+static int one_detach(const char *name, const void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+
+	if (!dm_message(name, "detach", NULL, 0, error))
+		return 0;
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	return status.primary.peer == REPL_PEER_NONE || status.primary.peer == REPL_PEER_DETACHED ? 0 : -1;
+}
+
+static int one_message(const char *name, const void *arg, struct repl_error *error)
+{
+	return dm_message(name, arg, NULL, 0, error);
+}
+
+/* What is prepared of it: commit or abort that, and nothing else. */
+static int one_settle(const char *name, const void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char message[96];
+
+	if (status_of(name, REPL_SECONDARY, &status, error))
+		return -1;
+	if (!status.secondary.is_prepared)
+		return 0;
+	snprintf(message, sizeof(message), "%s %llu", (const char *)arg,
+		 (unsigned long long)status.secondary.prepared);
+	return dm_message(name, message, NULL, 0, error);
+}
+
+static int one_failover(const char *name, const void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	bool over;
+
+	if (!dm_message(name, "failover", NULL, 0, error))
+		return 0;
+	/* Has it been done before? */
+	return status_of(name, REPL_SECONDARY, &status, NULL) ||
+	       status_over(name, &status, &over, NULL) || !over ? -1 : 0;
+}
+
+/**
+ * resource_hold() - suspend the devices, file systems on them frozen
+ * @resource: resource
+ * @error: filled in on -1; some may be suspended then
+ */
+int resource_hold(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, false, one_suspend, NULL, error);
+}
+
+/**
+ * resource_release() - resume the devices
+ * @resource: resource
+ * @error: filled in on -1; tried on all of them all the same
+ */
+int resource_release(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_resume, NULL, error);
+}
+
+/**
+ * resource_flush() - all that was forwarded is on the peer's disks
+ * @resource: resource
+ * @error: filled in on -1
+ */
+int resource_flush(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, false, one_flush, NULL, error);
+}
+
+/**
+ * resource_detach() - forward nothing more
+ * @resource: resource
+ * @error: filled in on -1
+ */
+int resource_detach(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_detach, NULL, error);
+}
+
+int resource_prepare(const struct repl_resource *resource, uint64_t id,
+		     struct repl_error *error)
+{
+	char message[64];
+
+	snprintf(message, sizeof(message), "checkpoint_prepare %llu",
+		 (unsigned long long)id);
+	if (!each(resource, false, one_message, message, error))
+		return 0;
+	resource_abort(resource, NULL);
+	return -1;
+}
+
+/**
+ * resource_commit() - commit what is prepared
+ * @resource: resource
+ * @id: checkpoint
+ * @error: filled in on -1
+ *
+ * Any volume that has committed it before is left as it is.
+ */
+int resource_commit(const struct repl_resource *resource, uint64_t id,
+		    struct repl_error *error)
+{
+	struct pair_kernel kernel;
+
+	if (each(resource, true, one_settle, "checkpoint_commit", error) ||
+	    resource_kernel(resource, &kernel, error))
+		return -1;
+	if (kernel.oldest != id)
+		return error_set(error, REPL_EXIT_FAILED,
+				 "checkpoint %llu was not prepared everywhere",
+				 (unsigned long long)id);
+	return 0;
+}
+
+/**
+ * resource_abort() - go on as before a prepare
+ * @resource: resource
+ * @error: filled in on -1
+ */
+int resource_abort(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_settle, "checkpoint_abort", error);
+}
+
+int resource_failover(const struct repl_resource *resource, struct repl_error *error)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < resource->config->volumes; i++) {
+		struct repl_error why;
+		char name[128];
+
+		resource_device(resource, i, false, name, sizeof(name));
+		/* Once fenced, the server is of no use any more. */
+		if (!one_failover(name, NULL, &why) && !dataleg_unexport(resource, i, &why))
+			continue;
+		if (!r && error)
+			*error = why;
+		if (!r)
+			volume_error(resource, i, error);
+		r = -1;
+	}
+	return r;
+}
+
+/**
+ * resource_message() - one message to each volume's device
+ * @resource: resource
+ * @message: words
+ * @error: filled in on -1
+ */
+int resource_message(const struct repl_resource *resource, const char *message,
+		     struct repl_error *error)
+{
+	return each(resource, false, one_message, message, error);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Resource: the kernel's side of one configuration on this host, all volumes of it.
+ *
+ *	primary		NAME-VOLUME		repl-primary
+ *	secondary	NAME-VOLUME		repl-secondary, the view
+ *			NAME-VOLUME-ingest	repl-ingest, what is exported
+ *
+ * The device that a workload uses has the same name on either host.
+ *
+ * These functions block, some of them for as long as the slowest disk takes. The
+ * daemon calls them in children. Each is safe to repeat: what is done already is
+ * done. They return 0, or -1 with the error of the first volume that failed.
+ */
+#ifndef REPLCTL_RESOURCE_H
+#define REPLCTL_RESOURCE_H
+
+#include "config.h"
+#include "pair.h"
+
+struct repl_resource {
+	const struct repl_config *config;
+	unsigned int here;		/* index of this host */
+};
+
+/**
+ * resource_role() - what this host is
+ * @resource: resource
+ *
+ * Return: PAIR_PRIMARY or PAIR_SECONDARY, by the configuration.
+ */
+enum pair_role resource_role(const struct repl_resource *resource);
+
+/**
+ * resource_device() - name of a volume's device
+ * @resource: resource
+ * @volume: index
+ * @ingest: the one that is exported
+ * @name: out
+ * @size: bytes at @name
+ */
+void resource_device(const struct repl_resource *resource, unsigned int volume,
+		     bool ingest, char *name, size_t size);
+
+/**
+ * resource_runtime() - path of a file of ours below /run/dm-repl
+ * @resource: resource
+ * @file: its name
+ * @path: out; $REPLCTL_RUN_DIR overrides the folder
+ * @size: bytes at @path
+ *
+ * The folder exists afterwards, mode 0700, if it can.
+ */
+void resource_runtime(const struct repl_resource *resource, const char *file,
+		      char *path, size_t size);
+
+/**
+ * resource_up() - make what is missing: devices, exports, imports
+ * @resource: resource
+ * @in_sync: secondary: the disks are the same now: begin with a checkpoint
+ * @dry_run: print what would be done, and do nothing
+ * @error: filled in on -1
+ */
+int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
+		struct repl_error *error);
+
+/**
+ * resource_down() - take down exports, imports, devices
+ * @resource: resource
+ * @force: also where that gives up a checkpoint (stage running, failover)
+ * @dry_run: print what would be done, and do nothing
+ * @error: filled in on -1: REPL_EXIT_REFUSED if something is in use
+ */
+int resource_down(const struct repl_resource *resource, bool force, bool dry_run,
+		  struct repl_error *error);
+
+/**
+ * resource_kernel() - what the targets say, for the protocol
+ * @resource: resource
+ * @kernel: out
+ * @error: filled in on -1
+ */
+int resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+		    struct repl_error *error);
+
+int resource_hold(const struct repl_resource *resource, struct repl_error *error);
+int resource_release(const struct repl_resource *resource, struct repl_error *error);
+int resource_flush(const struct repl_resource *resource, struct repl_error *error);
+int resource_detach(const struct repl_resource *resource, struct repl_error *error);
+
+/**
+ * resource_prepare() - checkpoint_prepare on all volumes, or on none
+ * @resource: resource
+ * @id: checkpoint
+ * @error: filled in on -1
+ */
+int resource_prepare(const struct repl_resource *resource, uint64_t id,
+		     struct repl_error *error);
+int resource_commit(const struct repl_resource *resource, uint64_t id,
+		    struct repl_error *error);
+int resource_abort(const struct repl_resource *resource, struct repl_error *error);
+
+/**
+ * resource_failover() - fence ingest on all volumes, end the exports
+ * @resource: resource
+ * @error: filled in on -1; tried on all volumes all the same
+ */
+int resource_failover(const struct repl_resource *resource, struct repl_error *error);
+int resource_message(const struct repl_resource *resource, const char *message,
+		     struct repl_error *error);
+
+#endif

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "units.h"
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+/*
+ * Digits, and where they end. A number that does not fit saturates, so that
+ * the range check that follows refuses it in its own words.
+ */
+static bool scan(const char *text, const char **end, uint64_t *number)
+{
+	uint64_t value = 0;
+	const char *p;
+
+	for (p = text; *p >= '0' && *p <= '9'; p++)
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, *p - '0', &value)) {
+			p += strspn(p, "0123456789");
+			value = UINT64_MAX;
+			break;
+		}
+	*end = p;
+	*number = value;
+	return p > text;
+}
+
+/* Scale by the unit that @name is; false if it is none of them. */
+static bool scale(const struct unit *unit, const char *name, uint64_t *number)
+{
+	for (; unit->name; unit++)
+		if (!strcmp(unit->name, name)) {
+			if (__builtin_mul_overflow(*number, unit->factor, number))
+				*number = UINT64_MAX;
+			return true;
+		}
+	return false;
+}
+
+int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *number,
+		 struct repl_error *error)
+{
+	const char *end;
+
+	if (!scan(text, &end, number) || *end)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is not a number", text);
+	if (*number < min || *number > max)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is not from %ju to %ju", text,
+				 (uintmax_t)min, (uintmax_t)max);
+	return 0;
+}
+
+int duration_parse(const char *text, uint64_t *ms, struct repl_error *error)
+{
+	static const struct unit units[] = {
+		{ "ms", 1 },
+		{ "s", 1000 },
+		{ "m", 60 * 1000 },
+		{ "h", 3600 * 1000 },
+		{ NULL, 0 },
+	};
+	const char *end;
+
+	if (!scan(text, &end, ms) || (!scale(units, end, ms) && (*end || *ms)))
+		return error_set(error, REPL_EXIT_CONFIG,
+				 "\"%s\" is not a duration, like 500ms, 10s, 5m or 1h", text);
+	if (*ms > DURATION_MAX_MS)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is more than a year", text);
+	return 0;
+}
+
+int size_parse(const char *text, uint64_t *bytes, struct repl_error *error)
+{
+	static const struct unit units[] = {
+		{ "", 1 },
+		{ "KiB", 1ULL << 10 },
+		{ "MiB", 1ULL << 20 },
+		{ "GiB", 1ULL << 30 },
+		{ "TiB", 1ULL << 40 },
+		{ NULL, 0 },
+	};
+	const char *end;
+
+	if (!scan(text, &end, bytes) || !scale(units, end, bytes))
+		return error_set(error, REPL_EXIT_CONFIG,
+				 "\"%s\" is not a size, like 65536, 64KiB, 16MiB, 1GiB or 1TiB",
+				 text);
+	if (*bytes > INT64_MAX)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is too large", text);
+	return 0;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Units: numbers with their unit, as people write them. All of them refuse
+ * signs, blanks, fractions and what does not fit; they set REPL_EXIT_CONFIG.
+ */
+#ifndef REPLCTL_UNITS_H
+#define REPLCTL_UNITS_H
+
+#include <stdint.h>
+
+#include "error.h"
+
+/* A year: it fits everybody's clock, in microseconds too. */
+#define DURATION_MAX_MS (365ULL * 24 * 3600 * 1000)
+
+/**
+ * number_parse() - decimal number
+ * @text: digits only
+ * @min: smallest that is good
+ * @max: largest that is good
+ * @number: the result
+ * @error: set on failure: REPL_EXIT_CONFIG
+ *
+ * Return: 0, or -1.
+ */
+int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *number,
+		 struct repl_error *error);
+
+/**
+ * duration_parse() - "500ms", "10s", "5m", "1h", or "0"
+ * @text: a unit is needed, except for 0
+ * @ms: the result in milliseconds, at most DURATION_MAX_MS
+ * @error: set on failure: REPL_EXIT_CONFIG
+ *
+ * Return: 0, or -1.
+ */
+int duration_parse(const char *text, uint64_t *ms, struct repl_error *error);
+
+/**
+ * size_parse() - "64KiB", "1GiB", or bytes without a unit
+ * @text: units: KiB, MiB, GiB, TiB
+ * @bytes: the result, at most INT64_MAX
+ * @error: set on failure: REPL_EXIT_CONFIG
+ *
+ * Return: 0, or -1.
+ */
+int size_parse(const char *text, uint64_t *bytes, struct repl_error *error);
+
+#endif
