@@ -747,16 +747,20 @@ static void perform(struct daemon *d, const struct pair_action *action)
 }
 
 /*
- * For tests/replctl: die like this when that phase begins ("sent"), or when what it
- * begins with has been started as well ("sent+").
+ * For tests/replctl: die when that phase begins ("sent"), or when what it begins with
+ * has been started as well ("sent+"); or have the host's power cut by a command.
  */
 static void test_kill(enum pair_phase phase, const char *when)
 {
-	const char *at = getenv("REPLCTL_TEST_KILL_AT");
+	const char *at = getenv("REPLCTL_TEST_KILL_AT"), *how = getenv("REPLCTL_TEST_KILL_BY");
 	size_t n = strlen(pair_phase_name(phase));
 
-	if (at && !strncmp(at, pair_phase_name(phase), n) && !strcmp(at + n, when))
+	if (!at || strncmp(at, pair_phase_name(phase), n) || strcmp(at + n, when))
+		return;
+	if (!how)
 		raise(SIGKILL);
+	else if (!system(how))
+		pause();
 }
 
 /* The peer is told, so that it does not take us for dead. */
