@@ -115,21 +115,41 @@ static void greet(struct pair *pair, struct pair_actions *actions)
 	send(pair, actions, PAIR_F_HELLO, NULL);
 }
 
+/* One that is not even begun: without an id, for that of another may be in doubt. */
+static void primary_refuse(struct pair *pair, struct pair_actions *actions,
+			   const char *why)
+{
+	pair->wanted = false;
+	act(actions, PAIR_RESULT, 0)->why = why;
+}
+
 static void primary_next(struct pair *pair, struct pair_actions *actions)
 {
 	greet(pair, actions);
 	if (!pair->wanted || pair->phase != PAIR_IDLE || pair->busy)
 		return;
-	if (pair->diverged || pair->degraded || pair->stale) {
-		pair->wanted = false;
-		pair->id = 0;
-		result(pair, actions, false, pair->diverged ?
-		       "the peer has failed over" : pair->stale ?
-		       "the peer has lost its checkpoint: it needs a resync" :
-		       "the peer has missed writes: it needs a resync");
+	if (pair->diverged) {
+		primary_refuse(pair, actions, "the peer has failed over");
 		return;
 	}
-	if (!pair->connected || !pair->peer_ready)
+	if (pair->stale) {
+		primary_refuse(pair, actions,
+			       "the peer has lost its checkpoint: it needs a resync");
+		return;
+	}
+	if (pair->degraded) {
+		primary_refuse(pair, actions,
+			       "the peer has missed writes: it needs a resync");
+		return;
+	}
+	if (!pair->connected)
+		return;
+	if (!pair->running) {
+		primary_refuse(pair, actions,
+			       "the secondary has no first checkpoint: 'replctl up --in-sync' there");
+		return;
+	}
+	if (!pair->peer_ready)
 		return;
 	pair->wanted = false;
 	pair->peer_ready = false;
@@ -213,6 +233,7 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 		return;
 	}
 	pair->connected = true;
+	pair->running = hello->running;
 	if (pair->ambiguous) {
 		pair->ambiguous = false;
 		if (hello->checkpoint >= pair->id) {
@@ -235,6 +256,7 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 	switch (event->frame) {
 	case PAIR_F_READY:
 		pair->peer_ready = true;
+		pair->running = true;
 		break;
 	case PAIR_F_REPLY:
 		if (pair->phase != PAIR_REQUESTED || !ours)
@@ -490,7 +512,8 @@ static void secondary_done(struct pair *pair, const struct pair_event *event,
 {
 	switch (event->done) {
 	case PAIR_PREPARE:
-		pair->prepared = event->good;
+		/* Badly: some volumes may be, so abort. */
+		pair->prepared = true;
 		if (!event->good || pair->failed)
 			secondary_fail(pair, actions);
 		else

@@ -112,7 +112,7 @@ enum pair_action_type {
 	PAIR_SAVE,		/* async: save hook; its output as STATE_DATA; then STATE_END */
 	PAIR_DETACH,		/* async: no more writes to the peer */
 	PAIR_RELEASE,		/* async: let the workload go on */
-	PAIR_PREPARE,		/* async: id, on all volumes or none */
+	PAIR_PREPARE,		/* async: id, on all volumes; badly: on some, perhaps */
 	PAIR_LOAD,		/* async: load hook with the state */
 	PAIR_COMMIT,		/* async: id, on all volumes that have prepared it */
 	PAIR_ABORT,		/* async: on all volumes that have prepared */
@@ -164,7 +164,7 @@ struct pair {
 	bool connected;		/* HELLO has come, and the two fit */
 	bool opened;		/* a connection is there */
 	bool greeted;		/* our HELLO is out on it */
-	bool running;		/* secondary: all volumes can take a checkpoint */
+	bool running;		/* all volumes of the secondary can take a checkpoint */
 	bool stale;		/* primary: the peer has lost what it had acknowledged */
 	bool peer_ready;	/* primary: READY has come */
 	bool wanted;		/* a trigger waits for its turn */

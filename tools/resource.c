@@ -229,17 +229,26 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
 		struct repl_error *error)
 {
+	int r = 0;
+
 	if (!dry_run && dm_module(error))
 		return -1;
+	/* All of them: one that cannot forward must not keep another from working. */
 	for (unsigned int i = 0; i < resource->config->volumes; i++) {
-		int r = resource_role(resource) == PAIR_PRIMARY ?
-			primary_up(resource, i, in_sync, dry_run, error) :
-			secondary_up(resource, i, in_sync, dry_run, error);
+		struct repl_error why;
+		int one = resource_role(resource) == PAIR_PRIMARY ?
+			  primary_up(resource, i, in_sync, dry_run, &why) :
+			  secondary_up(resource, i, in_sync, dry_run, &why);
 
-		if (r)
-			return volume_error(resource, i, error);
+		if (!one)
+			continue;
+		if (!r && error) {
+			*error = why;
+			volume_error(resource, i, error);
+		}
+		r = -1;
 	}
-	return 0;
+	return r;
 }
 
 /* May it go? Nothing is taken down before all of it may. */
@@ -520,10 +529,7 @@ int resource_prepare(const struct repl_resource *resource, uint64_t id,
 
 	snprintf(message, sizeof(message), "checkpoint_prepare %llu",
 		 (unsigned long long)id);
-	if (!each(resource, false, one_message, message, error))
-		return 0;
-	resource_abort(resource, NULL);
-	return -1;
+	return each(resource, false, one_message, message, error);
 }
 
 /**

@@ -89,7 +89,7 @@ int resource_flush(const struct repl_resource *resource, struct repl_error *erro
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
 /**
- * resource_prepare() - checkpoint_prepare on all volumes, or on none
+ * resource_prepare() - checkpoint_prepare on all volumes; on failure abort
  * @resource: resource
  * @id: checkpoint
  * @error: filled in on -1

@@ -47,7 +47,7 @@
 struct waiter {
 	struct repl_client *client;
 	enum { WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS } what;
-	uint64_t from;			/* WAIT_CHECKPOINT: not one with a lower id */
+	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
 };
 
 struct daemon {
@@ -62,6 +62,7 @@ struct daemon {
 	bool open;			/* conn's handshake is over */
 	uint64_t heard;			/* ms: last byte of the peer */
 	unsigned int silent;		/* ticks since it should have been heard */
+	uint64_t pinged;		/* ms */
 	uint64_t tried;			/* ms: last attempt to connect */
 	uint64_t lost;			/* ms: since when there is no peer; 0: there is */
 	bool had_peer;
@@ -86,7 +87,9 @@ struct daemon {
 	uint64_t next;			/* ms: next periodic checkpoint */
 	bool paused;
 	bool leaving;
+	uint64_t begun;			/* how many checkpoints have */
 	uint64_t began, held;		/* us: of the checkpoint under way */
+	bool late;			/* it has been told so */
 	uint64_t last_duration, last_pause;	/* us */
 	double last_when;		/* seconds since 1970 */
 	char last_error[256];
@@ -157,12 +160,12 @@ static void tell_text(struct daemon *d, const char *name, const char *key, const
 	tell(d, event);
 }
 
-/* Ends all requests of a kind, that ask for no more than @id. */
-static void answer(struct daemon *d, unsigned int what, uint64_t id, enum repl_exit exit,
+/* Ends all requests of a kind that the @nr-th answers. */
+static void answer(struct daemon *d, unsigned int what, uint64_t nr, enum repl_exit exit,
 		   const char *text)
 {
 	for (unsigned int i = 0; i < d->nr_waiters;) {
-		if (d->waiter[i].what != what || d->waiter[i].from > id) {
+		if (d->waiter[i].what != what || d->waiter[i].from > nr) {
 			i++;
 			continue;
 		}
@@ -296,6 +299,7 @@ struct op {
 	struct daemon *d;
 	enum pair_action_type type;
 	uint64_t id;
+	unsigned int tries;
 };
 
 static int op_run(void *arg, struct repl_error *error)
@@ -325,15 +329,12 @@ static int op_run(void *arg, struct repl_error *error)
 	}
 }
 
-static void op_start(struct daemon *d, enum pair_action_type type, uint64_t id);
+static void op_go(struct op *op);
 
 static int op_again(sd_event_source *source, uint64_t usec, void *arg)
 {
-	struct op *op = arg;
-
 	sd_event_source_unref(source);
-	op_start(op->d, op->type, op->id);
-	free(op);
+	op_go(arg);
 	return 0;
 }
 
@@ -363,7 +364,8 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 		say(3, "%s", error->text);
 		snprintf(d->last_error, sizeof(d->last_error), "%.250s", error->text);
 	}
-	if (!good && op_must(op->type)) {
+	/* A commit may be beyond help: a volume was made anew, say. */
+	if (!good && op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10)) {
 		op_after(op, 1000000);
 		return;
 	}
@@ -396,14 +398,31 @@ static void hook_env(struct daemon *d, char resource[80], char id[48], char *env
 	env[2] = NULL;
 }
 
-static void op_start(struct daemon *d, enum pair_action_type type, uint64_t id)
+static void op_go(struct op *op)
 {
-	struct op *op = calloc(1, sizeof(*op));
-	const char *hook = type == PAIR_HOLD ? d->config->hold :
-			   type == PAIR_RELEASE ? d->config->release : NULL;
+	struct daemon *d = op->d;
+	const char *hook = op->type == PAIR_HOLD ? d->config->hold :
+			   op->type == PAIR_RELEASE ? d->config->release : NULL;
 	char resource[80], number[48], *env[3];
 	struct repl_error error;
 	int r;
+
+	if (op->type == PAIR_HOLD && hook)
+		mark_held(d, true);
+	hook_env(d, resource, number, env);
+	r = hook ? work_hook(d->event, op->type == PAIR_HOLD ? "the hold hook" :
+			     "the release hook", hook, env, -1, -1,
+			     d->config->checkpoint_timeout, op_ended, op, NULL, &error) :
+		   work_call(d->event, op_run, op, op_ended, op, NULL, &error);
+	if (r) {
+		say(3, "%s", error.text);
+		op_after(op, 100000);	/* for want of memory or processes */
+	}
+}
+
+static void op_start(struct daemon *d, enum pair_action_type type, uint64_t id)
+{
+	struct op *op = calloc(1, sizeof(*op));
 
 	if (!op)
 		abort();
@@ -412,17 +431,7 @@ static void op_start(struct daemon *d, enum pair_action_type type, uint64_t id)
 	op->id = id;
 	if (type == PAIR_HOLD)
 		d->held = now_us();
-	if (type == PAIR_HOLD && hook)
-		mark_held(d, true);
-	hook_env(d, resource, number, env);
-	r = hook ? work_hook(d->event, type == PAIR_HOLD ? "the hold hook" :
-			     "the release hook", hook, env, -1, -1,
-			     d->config->checkpoint_timeout, op_ended, op, NULL, &error) :
-		   work_call(d->event, op_run, op, op_ended, op, NULL, &error);
-	if (r) {
-		say(3, "%s", error.text);
-		op_after(op, 100000);	/* for want of memory or processes */
-	}
+	op_go(op);
 }
 
 /*
@@ -674,6 +683,8 @@ static void act_result(struct daemon *d, const struct pair_action *action)
 		d->last_error[0] = 0;
 		say(6, "checkpoint %llu", (unsigned long long)action->id);
 	} else {
+		if (!action->id)
+			d->last_error[0] = 0;
 		if (action->why)
 			snprintf(d->last_error + strlen(d->last_error),
 				 sizeof(d->last_error) - strlen(d->last_error), "%s%s",
@@ -684,8 +695,8 @@ static void act_result(struct daemon *d, const struct pair_action *action)
 	}
 	tell(d, event);
 	if (d->pair.role == PAIR_PRIMARY)
-		answer(d, WAIT_CHECKPOINT, action->id ? action->id : UINT64_MAX,
-		       action->good ? REPL_EXIT_OK : d->pair.degraded || d->pair.stale ? REPL_EXIT_REFUSED : REPL_EXIT_FAILED,
+		answer(d, WAIT_CHECKPOINT, action->id ? d->begun : UINT64_MAX,
+		       action->good ? REPL_EXIT_OK : !action->id ? REPL_EXIT_REFUSED : REPL_EXIT_FAILED,
 		       action->good ? NULL : d->last_error);
 }
 
@@ -708,6 +719,8 @@ static void act_send(struct daemon *d, const struct pair_action *action)
 					payload));
 		break;
 	case PAIR_F_REQUEST:
+		d->begun++;
+		d->late = false;
 		d->began = now_us();
 		d->last_error[0] = 0;
 		/* fall through */
@@ -766,7 +779,8 @@ static void test_kill(enum pair_phase phase, const char *when)
 /* The peer is told, so that it does not take us for dead. */
 static int leave(struct daemon *d)
 {
-	send_frame(d, FRAME_BYE, 0, NULL, 0);
+	if (d->pair.phase == PAIR_IDLE)
+		send_frame(d, FRAME_BYE, 0, NULL, 0);
 	return sd_event_exit(d->event, 0);
 }
 
@@ -1043,7 +1057,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	struct daemon *d = arg;
 	uint64_t now = now_ms(), step = d->config->heartbeat;
 
-	if (d->conn && d->open) {
+	if (d->conn && d->open && now - d->pinged >= d->config->heartbeat) {
+		d->pinged = now;
 		/* Twice: it may be us who slept, and what it sent is not read yet. */
 		if (now - d->heard > d->config->dead_after && ++d->silent > 1)
 			conn_close(d->conn, "the peer is silent");
@@ -1056,8 +1071,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	if (d->lost && d->had_peer && !d->policy_ran && now - d->lost >= d->config->dead_after)
 		peer_loss(d);
 	if (d->pair.phase != PAIR_IDLE && d->began && d->pair.role == PAIR_PRIMARY &&
-	    now - d->began / 1000 > d->config->checkpoint_timeout) {
-		d->began = now_us();	/* once */
+	    !d->late && now - d->began / 1000 > d->config->checkpoint_timeout) {
+		d->late = true;
 		feed_type(d, PAIR_TIMEOUT);
 	}
 	if (d->pair.role == PAIR_PRIMARY && d->config->interval && !d->paused &&
@@ -1126,6 +1141,7 @@ static struct json_object *status_object(struct daemon *d)
 	json_object_object_add(o, "phase", json_object_new_string(pair_phase_name(pair->phase)));
 	json_object_object_add(o, "paused", json_object_new_boolean(d->paused));
 	json_object_object_add(o, "degraded", json_object_new_boolean(pair->degraded));
+	json_object_object_add(o, "stale", json_object_new_boolean(pair->stale));
 	json_object_object_add(o, "failed_over",
 			       json_object_new_boolean(primary ? pair->diverged : pair->over));
 	json_object_object_add(o, "checkpoint", json_object_new_uint64(pair->last));
@@ -1148,8 +1164,7 @@ static void wait_for(struct daemon *d, struct repl_client *client, unsigned int 
 	}
 	d->waiter[d->nr_waiters].client = client;
 	/* One that is under way has made its cut, or may have. */
-	d->waiter[d->nr_waiters].from = what == WAIT_CHECKPOINT &&
-					d->pair.phase != PAIR_IDLE ? d->pair.id + 1 : 0;
+	d->waiter[d->nr_waiters].from = what == WAIT_CHECKPOINT ? d->begun + 1 : 0;
 	d->waiter[d->nr_waiters++].what = what;
 }
 
@@ -1336,6 +1351,10 @@ static int begin(struct daemon *d, struct repl_error *error)
 		return -1;
 	event.journal = journal_read(d);
 	event.kernel.held |= is_held(d);
+	if (!event.kernel.held && !event.kernel.prepared) {
+		journal_clear(d);	/* of something that is over */
+		event.journal = 0;
+	}
 	feed(d, &event);
 	return 0;
 }

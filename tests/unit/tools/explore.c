@@ -247,6 +247,7 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 				s->told_never[a->id % IDS] = 1;
 			if (primary && a->good) {
 				rule(a->id < IDS, "the explorer has enough ids");
+				rule(a->id, "something is good that nobody can name");
 				s->told_good[a->id % IDS] = 1;
 			}
 			break;
@@ -354,6 +355,8 @@ static bool step_secondary_done(const struct state *now)
 		TRY("prepare", do_prepare(s, VOLUMES, p->id);
 		    done(s, false, PAIR_PREPARE, true););
 		TRY("prepare fails", done(s, false, PAIR_PREPARE, false););
+		TRY("prepare fails, some prepared", do_prepare(s, 1, p->id);
+		    done(s, false, PAIR_PREPARE, false););
 	}
 	if (p->busy & 1u << PAIR_LOAD) {
 		TRY("load", rule(s->state_for == p->id, "a state is loaded that is not complete");
