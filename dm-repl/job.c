@@ -7,7 +7,7 @@
 #include "job.h"
 
 /* Pieces in flight at a time. */
-#define REPL_JOB_DEPTH 64
+#define REPL_JOB_DEPTH 32
 /* A bucket that was idle holds this much time's worth, in ns. */
 #define REPL_JOB_BURST_NS (100 * NSEC_PER_MSEC)
 
@@ -347,16 +347,11 @@ void repl_job_poke(struct repl_job *job)
  */
 void repl_job_done(struct repl_job *job, bool error)
 {
-	int left;
-
 	if (error)
 		WRITE_ONCE(job->error, true);
-	left = atomic_dec_return(&job->in_flight);
-	if (!left)
+	if (atomic_dec_and_test(&job->in_flight))
 		wake_up_all(&job->idle);
-	/* Start the next in batches: a switch of context costs more than a piece. */
-	if (left <= REPL_JOB_DEPTH / 2 || error)
-		repl_job_kick(job);
+	repl_job_kick(job);
 }
 
 /**
