@@ -143,11 +143,14 @@ void repl_merge_dispatch(struct repl_chain *chain, struct bio *bio)
 	submit_bio_noacct(bio);
 }
 
+/* Two maps are walked side by side: none far ahead of what the other has next. */
+#define MERGE_WINDOW 1024ULL		/* regions */
+
 /* The next region from @region on that has something to merge. No lock. */
 static u64 merge_next(struct repl_chain *chain, u64 region)
 {
 	while (region < chain->nr_regions) {
-		u64 end = min(region + REPL_WALK_REGIONS, chain->nr_regions);
+		u64 end = min(region + MERGE_WINDOW, chain->nr_regions);
 		u64 next = repl_map_next(&chain->active_map, region, end);
 
 		next = repl_map_next(&chain->hidden_map, region, next);
