@@ -347,11 +347,16 @@ void repl_job_poke(struct repl_job *job)
  */
 void repl_job_done(struct repl_job *job, bool error)
 {
+	int left;
+
 	if (error)
 		WRITE_ONCE(job->error, true);
-	if (atomic_dec_and_test(&job->in_flight))
+	left = atomic_dec_return(&job->in_flight);
+	if (!left)
 		wake_up_all(&job->idle);
-	repl_job_kick(job);
+	/* Start the next in batches: a switch of context costs more than a piece. */
+	if (left <= REPL_JOB_DEPTH / 2 || error)
+		repl_job_kick(job);
 }
 
 /**
