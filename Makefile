@@ -96,7 +96,7 @@ check-debug:
 
 # Minutes, in pairs of machines: not in check, but in CI.
 check-replctl:
-	@tests/vm/setup 6.1 >/dev/null
+	@REPL_PACKAGES=postgresql tests/vm/setup 6.1 >/dev/null
 	tests/replctl/run
 
 check-unit:
