@@ -73,7 +73,7 @@ static bool busy(const struct pair *pair, enum pair_action_type type)
 }
 
 static void send(struct pair *pair, struct pair_actions *actions,
-		 enum pair_frame frame, const char *why)
+		 enum repl_frame_type frame, const char *why)
 {
 	struct pair_action *action;
 
@@ -112,7 +112,7 @@ static void greet(struct pair *pair, struct pair_actions *actions)
 	if (!pair->opened || pair->greeted)
 		return;
 	pair->greeted = true;
-	send(pair, actions, PAIR_F_HELLO, NULL);
+	send(pair, actions, FRAME_HELLO, NULL);
 }
 
 /* One that is not even begun: without an id, for that of another may be in doubt. */
@@ -156,7 +156,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	pair->failed = false;
 	pair->id = pair->last + 1;
 	pair->phase = PAIR_REQUESTED;
-	send(pair, actions, PAIR_F_REQUEST, NULL);
+	send(pair, actions, FRAME_REQUEST, NULL);
 }
 
 static void primary_release(struct pair *pair, struct pair_actions *actions)
@@ -254,28 +254,28 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 	bool ours = event->id == pair->id;
 
 	switch (event->frame) {
-	case PAIR_F_READY:
+	case FRAME_READY:
 		pair->peer_ready = true;
 		pair->running = true;
 		break;
-	case PAIR_F_REPLY:
+	case FRAME_REPLY:
 		if (pair->phase != PAIR_REQUESTED || !ours)
 			break;
 		pair->phase = PAIR_HOLDING;
 		begin(pair, actions, PAIR_HOLD);
 		break;
-	case PAIR_F_STATE_RECEIVED:
+	case FRAME_STATE_RECEIVED:
 		if (pair->phase == PAIR_SENT && ours)
 			pair->phase = PAIR_RECEIVED;
 		break;
-	case PAIR_F_STATE_LOADED:
+	case FRAME_STATE_LOADED:
 		if (pair->phase != PAIR_RECEIVED || !ours)
 			break;
 		pair->last = pair->id;
 		result(pair, actions, true, NULL);
 		primary_release(pair, actions);
 		break;
-	case PAIR_F_FAILED:
+	case FRAME_FAILED:
 		if (ours)
 			primary_fail(pair, actions, "the peer could not take it");
 		break;
@@ -301,7 +301,7 @@ static void primary_done(struct pair *pair, const struct pair_event *event,
 	case PAIR_FLUSH:
 		if (good) {
 			pair->phase = PAIR_SAVING;
-			send(pair, actions, PAIR_F_STATE_SEND, NULL);
+			send(pair, actions, FRAME_STATE_SEND, NULL);
 			begin(pair, actions, PAIR_SAVE);
 			return;
 		}
@@ -330,7 +330,7 @@ static void primary_done(struct pair *pair, const struct pair_event *event,
 		return;
 	}
 	/* The peer waits for the rest: tell it, unless it knows. */
-	send(pair, actions, PAIR_F_FAILED, "the primary gave up");
+	send(pair, actions, FRAME_FAILED, "the primary gave up");
 	primary_fail(pair, actions, event->done == PAIR_HOLD ?
 		     "the workload could not be held" : event->done == PAIR_FLUSH ?
 		     "the data leg could not be flushed" : "the save hook failed");
@@ -345,7 +345,7 @@ static void primary_timeout(struct pair *pair, struct pair_actions *actions)
 		primary_alone(pair, actions);
 		break;
 	case PAIR_REQUESTED:
-		send(pair, actions, PAIR_F_FAILED, "too late");
+		send(pair, actions, FRAME_FAILED, "too late");
 		/* fall through */
 	case PAIR_HOLDING:
 	case PAIR_FLUSHING:
@@ -384,7 +384,7 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
 		primary_alone(pair, actions);
 		break;
 	case PAIR_FRAME:
-		if (event->frame == PAIR_F_HELLO)
+		if (event->frame == FRAME_HELLO)
 			primary_hello(pair, &event->hello, actions);
 		else
 			primary_frame(pair, event, actions);
@@ -422,7 +422,7 @@ static void secondary_next(struct pair *pair, struct pair_actions *actions)
 		/* peer_ready: it has been told */
 		pair->peer_ready = true;
 		pair->id = 0;
-		send(pair, actions, PAIR_F_READY, NULL);
+		send(pair, actions, FRAME_READY, NULL);
 	}
 }
 
@@ -448,7 +448,7 @@ static void secondary_fail(struct pair *pair, struct pair_actions *actions)
 		return;
 	}
 	if (pair->greeted)
-		send(pair, actions, PAIR_F_FAILED, "the secondary could not take it");
+		send(pair, actions, FRAME_FAILED, "the secondary could not take it");
 	secondary_idle(pair);
 }
 
@@ -458,7 +458,7 @@ static void secondary_received(struct pair *pair, struct pair_actions *actions)
 	if (!pair->prepared || !pair->collected)
 		return;
 	pair->phase = PAIR_LOADING;
-	send(pair, actions, PAIR_F_STATE_RECEIVED, NULL);
+	send(pair, actions, FRAME_STATE_RECEIVED, NULL);
 	begin(pair, actions, PAIR_LOAD);
 }
 
@@ -468,26 +468,26 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 	bool ours = event->id == pair->id;
 
 	switch (event->frame) {
-	case PAIR_F_REQUEST:
+	case FRAME_REQUEST:
 		if (pair->phase != PAIR_IDLE || pair->busy || pair->over ||
 		    !pair->connected)
 			break;
 		pair->id = event->id;
 		if (event->id <= pair->last) {
-			send(pair, actions, PAIR_F_FAILED, "that checkpoint is older than the last");
+			send(pair, actions, FRAME_FAILED, "that checkpoint is older than the last");
 			pair->peer_ready = false;
 			break;
 		}
 		pair->phase = PAIR_REPLIED;
-		send(pair, actions, PAIR_F_REPLY, NULL);
+		send(pair, actions, FRAME_REPLY, NULL);
 		break;
-	case PAIR_F_STATE_SEND:
+	case FRAME_STATE_SEND:
 		if (pair->phase != PAIR_REPLIED || !ours)
 			break;
 		pair->phase = PAIR_COLLECTING;
 		begin(pair, actions, PAIR_PREPARE);
 		break;
-	case PAIR_F_STATE_END:
+	case FRAME_STATE_END:
 		if (pair->phase != PAIR_COLLECTING || !ours || pair->failed)
 			break;
 		if (event->good) {
@@ -497,7 +497,7 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 			secondary_fail(pair, actions);
 		}
 		break;
-	case PAIR_F_FAILED:
+	case FRAME_FAILED:
 		if ((pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING) &&
 		    ours)
 			secondary_fail(pair, actions);
@@ -536,13 +536,13 @@ static void secondary_done(struct pair *pair, const struct pair_event *event,
 		act(actions, PAIR_DROP_STATE, pair->id);
 		/* On a new connection HELLO says it. */
 		if (pair->greeted)
-			send(pair, actions, PAIR_F_STATE_LOADED, NULL);
+			send(pair, actions, FRAME_STATE_LOADED, NULL);
 		result(pair, actions, true, NULL);
 		secondary_idle(pair);
 		break;
 	case PAIR_ABORT:
 		if (pair->greeted)
-			send(pair, actions, PAIR_F_FAILED,
+			send(pair, actions, FRAME_FAILED,
 			     "the secondary could not take it");
 		result(pair, actions, false, NULL);
 		secondary_idle(pair);
@@ -599,7 +599,7 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 			secondary_fail(pair, actions);
 		break;
 	case PAIR_FRAME:
-		if (event->frame == PAIR_F_HELLO)
+		if (event->frame == FRAME_HELLO)
 			pair->connected = !pair->over;
 		else
 			secondary_frame(pair, event, actions);
@@ -644,7 +644,7 @@ void pair_event(struct pair *pair, const struct pair_event *event,
 	case PAIR_FRAME:
 		if (!pair->opened)
 			return;		/* from before it was closed */
-		if (event->frame == PAIR_F_HELLO &&
+		if (event->frame == FRAME_HELLO &&
 		    (event->hello.role == pair->role ||
 		     event->hello.role == PAIR_NO_ROLE)) {
 			close_peer(pair, actions, "both hosts have the same role");

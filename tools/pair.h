@@ -45,6 +45,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "frame.h"
+
 enum pair_role { PAIR_NO_ROLE, PAIR_PRIMARY, PAIR_SECONDARY };
 
 /* Where a checkpoint is. The first group is the primary's. */
@@ -90,21 +92,6 @@ enum pair_event_type {
 	PAIR_KERNEL,		/* the targets' state has changed: kernel */
 };
 
-/* Frames of the protocol. The numbers are those on the wire: frame.h. */
-enum pair_frame {
-	PAIR_F_HELLO = 1,
-	PAIR_F_READY = 4,
-	PAIR_F_REQUEST,
-	PAIR_F_REPLY,
-	PAIR_F_STATE_SEND,
-	PAIR_F_STATE_SIZE,
-	PAIR_F_STATE_DATA,
-	PAIR_F_STATE_END,
-	PAIR_F_STATE_RECEIVED,
-	PAIR_F_STATE_LOADED,
-	PAIR_F_FAILED,
-};
-
 enum pair_action_type {
 	PAIR_SEND,		/* frame, id; HELLO: with what the kernel says now */
 	PAIR_HOLD,		/* async: stop the workload */
@@ -136,7 +123,7 @@ struct pair_event {
 	enum pair_event_type type;
 	enum pair_action_type done;
 	bool good;
-	enum pair_frame frame;
+	enum repl_frame_type frame;
 	uint64_t id;
 	struct pair_hello hello;
 	struct pair_kernel kernel;
@@ -145,7 +132,7 @@ struct pair_event {
 
 struct pair_action {
 	enum pair_action_type type;
-	enum pair_frame frame;
+	enum repl_frame_type frame;
 	uint64_t id;
 	bool good;
 	const char *why;	/* fixed text, or NULL */

@@ -705,27 +705,27 @@ static void act_send(struct daemon *d, const struct pair_action *action)
 	unsigned char payload[FRAME_REPLY_MAX];
 
 	switch (action->frame) {
-	case PAIR_F_HELLO:
+	case FRAME_HELLO:
 		send_hello(d);
 		break;
-	case PAIR_F_REPLY:
+	case FRAME_REPLY:
 		d->last_error[0] = 0;
 		send_frame(d, FRAME_REPLY, action->id, payload,
 			   reply_encode(0, NULL, payload));
 		break;
-	case PAIR_F_FAILED:
+	case FRAME_FAILED:
 		send_frame(d, FRAME_FAILED, action->id, payload,
 			   reply_encode(1, d->last_error[0] ? d->last_error : action->why,
 					payload));
 		break;
-	case PAIR_F_REQUEST:
+	case FRAME_REQUEST:
 		d->begun++;
 		d->late = false;
 		d->began = now_us();
 		d->last_error[0] = 0;
 		/* fall through */
 	default:
-		send_frame(d, (enum repl_frame_type)action->frame, action->id, NULL, 0);
+		send_frame(d, action->frame, action->id, NULL, 0);
 	}
 }
 
@@ -865,7 +865,7 @@ static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 
 static void peer_hello(struct daemon *d, const struct repl_frame *frame)
 {
-	struct pair_event event = { .type = PAIR_FRAME, .frame = PAIR_F_HELLO };
+	struct pair_event event = { .type = PAIR_FRAME, .frame = FRAME_HELLO };
 	struct repl_error error;
 	struct repl_hello hello;
 
@@ -918,7 +918,7 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		conn_close(conn, "the peer did not say HELLO first");
 		return;
 	}
-	event.frame = (enum pair_frame)frame->type;
+	event.frame = frame->type;
 	switch (frame->type) {
 	case FRAME_HELLO:
 		peer_hello(d, frame);

@@ -205,7 +205,7 @@ static void kernel_of(const struct state *s, bool primary, struct pair_kernel *k
 static void hello(struct state *s, bool primary)
 {
 	struct pair_kernel k;
-	struct wire w = { .frame = PAIR_F_HELLO };
+	struct wire w = { .frame = FRAME_HELLO };
 
 	kernel_of(s, primary, &k);
 	w.over = k.over;
@@ -225,9 +225,9 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 		rule(actions->nr < PAIR_MAX_ACTIONS, "an event has too many actions");
 		switch (a->type) {
 		case PAIR_SEND:
-			if (a->frame == PAIR_F_REQUEST)
+			if (a->frame == FRAME_REQUEST)
 				s->told_never[a->id % IDS] = 0;
-			if (s->link_up && a->frame == PAIR_F_HELLO)
+			if (s->link_up && a->frame == FRAME_HELLO)
 				hello(s, primary);
 			else if (s->link_up)
 				put(primary ? &s->to_s : &s->to_p, w);
@@ -333,10 +333,10 @@ static bool step_primary_done(const struct state *now)
 		TRY("flush fails", done(s, true, PAIR_FLUSH, false););
 	}
 	if (p->busy & 1u << PAIR_SAVE) {
-		TRY("save", s->sent = p->id; struct wire w = { .frame = PAIR_F_STATE_END, .id = p->id, .good = 1 };
+		TRY("save", s->sent = p->id; struct wire w = { .frame = FRAME_STATE_END, .id = p->id, .good = 1 };
 		    if (s->link_up) put(&s->to_s, w); done(s, true, PAIR_SAVE, true););
 		TRY("save, damaged on its way", s->sent = p->id;
-		    struct wire w = { .frame = PAIR_F_STATE_END, .id = p->id };
+		    struct wire w = { .frame = FRAME_STATE_END, .id = p->id };
 		    if (s->link_up) put(&s->to_s, w); done(s, true, PAIR_SAVE, true););
 		TRY("save fails", done(s, true, PAIR_SAVE, false););
 	}
@@ -384,7 +384,7 @@ static bool deliver(const struct state *now, bool primary)
 	TRY(primary ? "frame to the primary" : "frame to the secondary",
 	    struct link *l = primary ? &s->to_p : &s->to_s;
 	    struct wire w = l->q[0];
-	    rule(w.frame == PAIR_F_HELLO || (primary ? s->p : s->s).connected ||
+	    rule(w.frame == FRAME_HELLO || (primary ? s->p : s->s).connected ||
 		 (primary ? s->p : s->s).diverged, "a frame comes before HELLO");
 	    struct pair_event e = { .type = PAIR_FRAME, .frame = w.frame, .id = w.id,
 				    .good = w.good };
@@ -394,7 +394,7 @@ static bool deliver(const struct state *now, bool primary)
 	    e.hello.over = w.over;
 	    e.hello.running = w.running;
 	    e.hello.checkpoint = w.checkpoint;
-	    if (!primary && w.frame == PAIR_F_STATE_END && w.good &&
+	    if (!primary && w.frame == FRAME_STATE_END && w.good &&
 		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
 		    s->state_for = w.id;
 	    feed(s, primary, &e););
@@ -504,7 +504,7 @@ static bool faults(const struct state *now)
 		if (now->p.busy & 1u << PAIR_SAVE)
 			TRY("the primary's daemon is killed, having sent", s->faults++;
 			    s->sent = s->p.id;
-			    struct wire w = { .frame = PAIR_F_STATE_END, .id = s->p.id, .good = 1 };
+			    struct wire w = { .frame = FRAME_STATE_END, .id = s->p.id, .good = 1 };
 			    if (s->link_up) put(&s->to_s, w); restart(s, true););
 		if (now->attached)
 			TRY("the data leg is cut", s->faults++; s->attached = 0;);
