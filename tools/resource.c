@@ -48,6 +48,34 @@ static int volume_error(const struct repl_resource *resource, unsigned int volum
 	return error_wrap(error, "volume %s", resource->config->volume[volume].name);
 }
 
+/* What is done with one volume; @name is its device. */
+typedef int volume_fn(const struct repl_resource *resource, unsigned int volume,
+		      const char *name, void *arg, struct repl_error *error);
+
+/*
+ * The same for each volume; if one fails the rest is done too if @all. The error is
+ * the first one's.
+ */
+static int each(const struct repl_resource *resource, bool all, volume_fn *fn, void *arg,
+		struct repl_error *error)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < resource->config->volumes && (all || !r); i++) {
+		struct repl_error why;
+		char name[128];
+
+		resource_device(resource, i, false, name, sizeof(name));
+		if (fn(resource, i, name, arg, &why) && !r) {
+			r = -1;
+			if (error)
+				*error = why;
+			volume_error(resource, i, error);
+		}
+	}
+	return r;
+}
+
 /* One line about what is done, or would be. */
 static void step(bool dry_run, const char *fmt, ...) printf_like(2, 3);
 static void step(bool dry_run, const char *fmt, ...)
@@ -118,17 +146,21 @@ static int lengths(const struct repl_volume_on *on, uint64_t *sectors,
 	return 0;
 }
 
+struct up {
+	bool in_sync, dry_run;
+};
+
 static int secondary_up(const struct repl_resource *resource, unsigned int i,
-			bool in_sync, bool dry_run, struct repl_error *error)
+			const char *view, void *arg, struct repl_error *error)
 {
+	bool in_sync = ((struct up *)arg)->in_sync, dry_run = ((struct up *)arg)->dry_run;
 	const struct repl_volume *volume = &resource->config->volume[i];
 	const struct repl_volume_on *on = &volume->on[resource->here];
-	char view[128], ingest[128], params[1024];
+	char ingest[128], params[1024];
 	struct repl_status status;
 	uint64_t sectors;
 	int there;
 
-	resource_device(resource, i, false, view, sizeof(view));
 	resource_device(resource, i, true, ingest, sizeof(ingest));
 	if (lengths(on, &sectors, error))
 		return -1;
@@ -165,19 +197,33 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 	return dry_run ? 0 : dataleg_export(resource, i, error);
 }
 
-static int primary_up(const struct repl_resource *resource, unsigned int i,
-		      bool in_sync, bool dry_run, struct repl_error *error)
+static int primary_make(const struct repl_resource *resource, unsigned int i,
+			const char *name, uint64_t sectors, const char *peer,
+			struct repl_error *error)
 {
 	const struct repl_volume *volume = &resource->config->volume[i];
-	const struct repl_volume_on *on = &volume->on[resource->here];
+	char params[1024];
+
+	snprintf(params, sizeof(params), "%s %s - %llu 1 sync",
+		 volume->on[resource->here].disk, peer,
+		 (unsigned long long)volume->region_size / 512);
+	step(false, "make %s: repl-primary %s", name, params);
+	return dm_create(name, sectors, "repl-primary", params, error);
+}
+
+static int primary_up(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
+{
+	bool in_sync = ((struct up *)arg)->in_sync, dry_run = ((struct up *)arg)->dry_run;
+	const struct repl_volume *volume = &resource->config->volume[i];
+	enum repl_peer was = REPL_PEER_NONE;
+	char peer[64], message[96];
 	struct repl_status status;
-	char name[128], params[1024], peer[64], message[96];
 	struct repl_error why;
 	uint64_t sectors;
 	int there, imported;
 
-	resource_device(resource, i, false, name, sizeof(name));
-	if (lengths(on, &sectors, error))
+	if (lengths(&volume->on[resource->here], &sectors, error))
 		return -1;
 	there = dm_exists(name, error);
 	if (there < 0)
@@ -189,37 +235,28 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 		     there ? "attach" : "make", name);
 		return 0;
 	}
-	if (there && status_of(name, REPL_PRIMARY, &status, error))
-		return -1;
+	if (there) {
+		if (status_of(name, REPL_PRIMARY, &status, error))
+			return -1;
+		was = status.primary.peer;
+	}
 	/* Nobody but the operator knows whether the disks hold the same. */
-	if (!there || status.primary.peer != REPL_PEER_ATTACHED) {
-		if (!in_sync && !there) {
-			snprintf(params, sizeof(params), "%s - - %llu 1 sync", on->disk,
-				 (unsigned long long)volume->region_size / 512);
-			step(false, "make %s: repl-primary %s", name, params);
-			if (dm_create(name, sectors, "repl-primary", params, error))
-				return -1;
-		}
-		if (!in_sync)
-			return error_set(error, REPL_EXIT_REFUSED,
-					 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
-					 name, resource->config->name);
+	if (!in_sync && was != REPL_PEER_ATTACHED) {
+		if (!there && primary_make(resource, i, name, sectors, "-", error))
+			return -1;
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
+				 name, resource->config->name);
 	}
 	imported = dataleg_import(resource, i, peer, sizeof(peer), &why);
-	if (!there) {
-		snprintf(params, sizeof(params), "%s %s - %llu 1 sync", on->disk,
-			 imported ? "-" : peer,
-			 (unsigned long long)volume->region_size / 512);
-		step(false, "make %s: repl-primary %s", name, params);
-		if (dm_create(name, sectors, "repl-primary", params, error))
-			return -1;
-	}
+	if (!there && primary_make(resource, i, name, sectors, imported ? "-" : peer, error))
+		return -1;
 	if (imported)
 		return error_set(error, REPL_EXIT_PEER,
 				 "%s works, but nothing is forwarded: %s", name, why.text);
-	if (!there || status.primary.peer == REPL_PEER_ATTACHED)
+	if (!there || was == REPL_PEER_ATTACHED)
 		return 0;
-	if (status.primary.peer == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
+	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
 		return -1;
 	step(false, "attach %s to %s", peer, name);
 	snprintf(message, sizeof(message), "attach %s", peer);
@@ -229,44 +266,29 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
 		struct repl_error *error)
 {
-	int r = 0;
+	struct up up = { .in_sync = in_sync, .dry_run = dry_run };
 
 	if (!dry_run && dm_module(error))
 		return -1;
 	/* All of them: one that cannot forward must not keep another from working. */
-	for (unsigned int i = 0; i < resource->config->volumes; i++) {
-		struct repl_error why;
-		int one = resource_role(resource) == PAIR_PRIMARY ?
-			  primary_up(resource, i, in_sync, dry_run, &why) :
-			  secondary_up(resource, i, in_sync, dry_run, &why);
-
-		if (!one)
-			continue;
-		if (!r && error) {
-			*error = why;
-			volume_error(resource, i, error);
-		}
-		r = -1;
-	}
-	return r;
+	return each(resource, true, resource_role(resource) == PAIR_PRIMARY ?
+		    primary_up : secondary_up, &up, error);
 }
 
 /* May it go? Nothing is taken down before all of it may. */
-static int may_go(const struct repl_resource *resource, unsigned int i, bool force,
-		  struct repl_error *error)
+static int may_go(const struct repl_resource *resource, unsigned int i,
+		  const char *name, void *force, struct repl_error *error)
 {
 	struct repl_status status;
 	struct repl_dm_info info;
-	char name[128];
 
-	resource_device(resource, i, false, name, sizeof(name));
 	if (dm_info(name, &info, error))
 		return -1;
 	if (!info.exists)
 		return 0;
 	if (info.open_count)
 		return error_set(error, REPL_EXIT_REFUSED, "%s is in use", name);
-	if (force || resource_role(resource) == PAIR_PRIMARY)
+	if (*(bool *)force || resource_role(resource) == PAIR_PRIMARY)
 		return 0;
 	if (status_of(name, REPL_SECONDARY, &status, error))
 		return -1;
@@ -277,49 +299,48 @@ static int may_go(const struct repl_resource *resource, unsigned int i, bool for
 			 name, status_stage_name(status.stage));
 }
 
-static int volume_down(const struct repl_resource *resource, unsigned int i,
-		       bool dry_run, struct repl_error *error)
+/* A device, if it is there. */
+static int remove_device(const char *name, bool dry_run, struct repl_error *error)
 {
-	bool primary = resource_role(resource) == PAIR_PRIMARY;
-	char name[128];
+	int there = dm_exists(name, error);
 
-	for (int ingest = primary ? 0 : 1; ingest >= 0; ingest--) {
-		int there;
+	if (there <= 0)
+		return there;
+	step(dry_run, "remove %s", name);
+	return dry_run ? 0 : dm_remove(name, error);
+}
 
-		resource_device(resource, i, ingest, name, sizeof(name));
-		there = dm_exists(name, error);
-		if (there < 0)
-			return -1;
-		if (ingest && !dry_run && dataleg_unexport(resource, i, error))
-			return -1;
-		if (!there)
-			continue;
-		step(dry_run, "remove %s", name);
-		if (!dry_run && dm_remove(name, error))
-			return -1;
-	}
-	return primary && !dry_run ? dataleg_disconnect(resource, i, error) : 0;
+static int volume_down(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
+{
+	bool dry_run = *(bool *)arg;
+	char ingest[128];
+
+	if (resource_role(resource) == PAIR_PRIMARY)
+		return remove_device(name, dry_run, error) ||
+		       (!dry_run && dataleg_disconnect(resource, i, error)) ? -1 : 0;
+	resource_device(resource, i, true, ingest, sizeof(ingest));
+	return dm_exists(ingest, error) < 0 ||
+	       (!dry_run && dataleg_unexport(resource, i, error)) ||
+	       remove_device(ingest, dry_run, error) ||
+	       remove_device(name, dry_run, error) ? -1 : 0;
 }
 
 int resource_down(const struct repl_resource *resource, bool force, bool dry_run,
 		  struct repl_error *error)
 {
-	for (unsigned int i = 0; i < resource->config->volumes; i++)
-		if (may_go(resource, i, force, error))
-			return volume_error(resource, i, error);
-	for (unsigned int i = 0; i < resource->config->volumes; i++)
-		if (volume_down(resource, i, dry_run, error))
-			return volume_error(resource, i, error);
-	return 0;
+	return each(resource, false, may_go, &force, error) ||
+	       each(resource, false, volume_down, &dry_run, error) ? -1 : 0;
 }
 
 /*
  * ---- For the protocol ----
  */
 
-static int primary_kernel(const char *name, struct pair_kernel *kernel,
-			  struct repl_error *error)
+static int primary_kernel(const struct repl_resource *resource, unsigned int i,
+			  const char *name, void *arg, struct repl_error *error)
 {
+	struct pair_kernel *kernel = arg;
 	struct repl_status status;
 	struct repl_dm_info info;
 
@@ -330,9 +351,10 @@ static int primary_kernel(const char *name, struct pair_kernel *kernel,
 	return 0;
 }
 
-static int secondary_kernel(const char *name, struct pair_kernel *kernel,
-			    struct repl_error *error)
+static int secondary_kernel(const struct repl_resource *resource, unsigned int i,
+			    const char *name, void *arg, struct repl_error *error)
 {
+	struct pair_kernel *kernel = arg;
 	struct repl_status status;
 	bool over;
 
@@ -359,48 +381,18 @@ int resource_kernel(const struct repl_resource *resource, struct pair_kernel *ke
 	kernel->running = true;
 	kernel->over = resource_role(resource) == PAIR_SECONDARY;
 	kernel->oldest = UINT64_MAX;
-	for (unsigned int i = 0; i < resource->config->volumes; i++) {
-		char name[128];
-		int r;
-
-		resource_device(resource, i, false, name, sizeof(name));
-		r = resource_role(resource) == PAIR_PRIMARY ?
-		    primary_kernel(name, kernel, error) :
-		    secondary_kernel(name, kernel, error);
-		if (r)
-			return volume_error(resource, i, error);
-	}
-	return 0;
+	return each(resource, false, resource_role(resource) == PAIR_PRIMARY ?
+		    primary_kernel : secondary_kernel, kernel, error);
 }
 
-/* The same for each volume; on failure the rest is done too if @all. */
-static int each(const struct repl_resource *resource, bool all,
-		int (*fn)(const char *name, const void *arg, struct repl_error *error),
-		const void *arg, struct repl_error *error)
-{
-	int r = 0;
-
-	for (unsigned int i = 0; i < resource->config->volumes && (all || !r); i++) {
-		struct repl_error why;
-		char name[128];
-
-		resource_device(resource, i, false, name, sizeof(name));
-		if (fn(name, arg, &why) && !r) {
-			r = -1;
-			if (error)
-				*error = why;
-			volume_error(resource, i, error);
-		}
-	}
-	return r;
-}
-
-static int one_suspend(const char *name, const void *arg, struct repl_error *error)
+static int one_suspend(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
 {
 	return dm_suspend(name, DM_FREEZE_FS, error);
 }
 
-static int one_resume(const char *name, const void *arg, struct repl_error *error)
+static int one_resume(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
 {
 	return dm_resume(name, error);
 }
@@ -423,7 +415,8 @@ static int peer_path(const char *name, char *path, size_t size, struct repl_erro
 	return 0;
 }
 
-static int one_flush(const char *name, const void *arg, struct repl_error *error)
+static int one_flush(const struct repl_resource *resource, unsigned int i,
+		     const char *name, void *arg, struct repl_error *error)
 {
 	struct repl_status status;
 	char path[128];
@@ -439,7 +432,8 @@ static int one_flush(const char *name, const void *arg, struct repl_error *error
 	return 0;
 }
 
-static int one_detach(const char *name, const void *arg, struct repl_error *error)
+static int one_detach(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
 {
 	struct repl_status status;
 
@@ -447,16 +441,19 @@ static int one_detach(const char *name, const void *arg, struct repl_error *erro
 		return 0;
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
-	return status.primary.peer == REPL_PEER_NONE || status.primary.peer == REPL_PEER_DETACHED ? 0 : -1;
+	return status.primary.peer == REPL_PEER_NONE ||
+	       status.primary.peer == REPL_PEER_DETACHED ? 0 : -1;
 }
 
-static int one_message(const char *name, const void *arg, struct repl_error *error)
+static int one_message(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
 {
 	return dm_message(name, arg, NULL, 0, error);
 }
 
 /* What is prepared of it: commit or abort that, and nothing else. */
-static int one_settle(const char *name, const void *arg, struct repl_error *error)
+static int one_settle(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
 {
 	struct repl_status status;
 	char message[96];
@@ -470,16 +467,19 @@ static int one_settle(const char *name, const void *arg, struct repl_error *erro
 	return dm_message(name, message, NULL, 0, error);
 }
 
-static int one_failover(const char *name, const void *arg, struct repl_error *error)
+static int one_failover(const struct repl_resource *resource, unsigned int i,
+			const char *name, void *arg, struct repl_error *error)
 {
 	struct repl_status status;
 	bool over;
 
-	if (!dm_message(name, "failover", NULL, 0, error))
-		return 0;
-	/* Has it been done before? */
-	return status_of(name, REPL_SECONDARY, &status, NULL) ||
-	       status_over(name, &status, &over, NULL) || !over ? -1 : 0;
+	/* Or has it been done before? */
+	if (dm_message(name, "failover", NULL, 0, error) &&
+	    (status_of(name, REPL_SECONDARY, &status, NULL) ||
+	     status_over(name, &status, &over, NULL) || !over))
+		return -1;
+	/* Once fenced, the server is of no use any more. */
+	return dataleg_unexport(resource, i, error);
 }
 
 /**
@@ -545,7 +545,7 @@ int resource_commit(const struct repl_resource *resource, uint64_t id,
 {
 	struct pair_kernel kernel;
 
-	if (each(resource, true, one_settle, "checkpoint_commit", error) ||
+	if (each(resource, true, one_settle, (void *)"checkpoint_commit", error) ||
 	    resource_kernel(resource, &kernel, error))
 		return -1;
 	if (kernel.oldest != id)
@@ -562,28 +562,12 @@ int resource_commit(const struct repl_resource *resource, uint64_t id,
  */
 int resource_abort(const struct repl_resource *resource, struct repl_error *error)
 {
-	return each(resource, true, one_settle, "checkpoint_abort", error);
+	return each(resource, true, one_settle, (void *)"checkpoint_abort", error);
 }
 
 int resource_failover(const struct repl_resource *resource, struct repl_error *error)
 {
-	int r = 0;
-
-	for (unsigned int i = 0; i < resource->config->volumes; i++) {
-		struct repl_error why;
-		char name[128];
-
-		resource_device(resource, i, false, name, sizeof(name));
-		/* Once fenced, the server is of no use any more. */
-		if (!one_failover(name, NULL, &why) && !dataleg_unexport(resource, i, &why))
-			continue;
-		if (!r && error)
-			*error = why;
-		if (!r)
-			volume_error(resource, i, error);
-		r = -1;
-	}
-	return r;
+	return each(resource, true, one_failover, NULL, error);
 }
 
 /**
@@ -595,5 +579,5 @@ int resource_failover(const struct repl_resource *resource, struct repl_error *e
 int resource_message(const struct repl_resource *resource, const char *message,
 		     struct repl_error *error)
 {
-	return each(resource, false, one_message, message, error);
+	return each(resource, false, one_message, (void *)message, error);
 }

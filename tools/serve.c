@@ -31,17 +31,14 @@
 #include "conn.h"
 #include "control.h"
 #include "crc32c.h"
-#include "dm.h"
 #include "frame.h"
 #include "key.h"
 #include "pair.h"
 #include "resource.h"
 #include "serve.h"
-#include "status.h"
 #include "work.h"
 
 #define RETRY_MS 1000		/* until the next attempt to connect */
-#define SAVE_LOW (256 * 1024)	/* read on from the save hook below this */
 #define MAX_WAITERS 64
 
 struct waiter {
@@ -71,7 +68,6 @@ struct daemon {
 	unsigned char keys[2][KEY_SIZE];
 	struct repl_conn_tls tls;
 	unsigned char instance[FRAME_INSTANCE_SIZE];
-	char peer_host[FRAME_NAME_MAX + 1];
 
 	struct repl_work *work;		/* the save or load hook */
 	int save_fd;
@@ -82,7 +78,7 @@ struct daemon {
 	uint64_t state_size;
 	uint32_t state_crc;
 
-	sd_event_source *tick, *dm_source;
+	sd_event_source *tick;
 	int dm_fd;
 	uint64_t next;			/* ms: next periodic checkpoint */
 	bool paused;
@@ -413,7 +409,7 @@ static void op_go(struct op *op)
 	r = hook ? work_hook(d->event, op->type == PAIR_HOLD ? "the hold hook" :
 			     "the release hook", hook, env, -1, -1,
 			     d->config->checkpoint_timeout, op_ended, op, NULL, &error) :
-		   work_call(d->event, op_run, op, op_ended, op, NULL, &error);
+		   work_call(d->event, op_run, op, op_ended, op, &error);
 	if (r) {
 		say(3, "%s", error.text);
 		op_after(op, 100000);	/* for want of memory or processes */
@@ -499,7 +495,7 @@ static int save_readable(sd_event_source *source, int fd, uint32_t events, void 
 		sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		return 0;		/* PAIR_CANCEL comes, or has come */
 	}
-	if (conn_queued(d->conn) > SAVE_LOW) {
+	if (conn_queued(d->conn) > CONN_QUEUE_LOW) {
 		sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		return 0;		/* conn_writable() goes on */
 	}
@@ -1327,7 +1323,7 @@ static int begin_loop(struct daemon *d, struct repl_error *error)
 		r = sd_event_set_watchdog(d->event, true);
 	d->dm_fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
 	if (r >= 0 && d->dm_fd >= 0 && !dm_arm(d))
-		r = sd_event_add_io(d->event, &d->dm_source, d->dm_fd, EPOLLIN, on_dm_event, d);
+		r = sd_event_add_io(d->event, NULL, d->dm_fd, EPOLLIN, on_dm_event, d);
 	if (r < 0)
 		return error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r));
 	return 0;

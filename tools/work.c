@@ -120,8 +120,7 @@ static struct repl_work *work_new(const char *what, work_done_fn done, void *con
 }
 
 int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
-	      void *arg, work_done_fn done, void *context, struct repl_work **out,
-	      struct repl_error *error)
+	      void *arg, work_done_fn done, void *context, struct repl_error *error)
 {
 	struct repl_work *work = work_new("an operation", done, context, error);
 	pid_t parent = getpid();
@@ -150,7 +149,7 @@ int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
 		_exit(write(fd[1], &why, sizeof(why)) == (ssize_t)sizeof(why) ? 1 : 2);
 	}
 	close(fd[1]);
-	return work_watch(event, work, out, error);
+	return work_watch(event, work, NULL, error);
 }
 
 static void child_hook(const char *command, char *const env[], int in, int out)

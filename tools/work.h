@@ -26,14 +26,12 @@ typedef void (*work_done_fn)(bool good, const struct repl_error *error, void *co
  * @arg: its argument; the child has a copy of all memory
  * @done: called from the loop, once
  * @context: for @done
- * @work: out: for work_cancel(); may be NULL
  * @error: filled in on -1
  *
  * Return: 0 or -1.
  */
 int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
-	      void *arg, work_done_fn done, void *context, struct repl_work **work,
-	      struct repl_error *error);
+	      void *arg, work_done_fn done, void *context, struct repl_error *error);
 
 /**
  * work_hook() - run a command of the user's, by /bin/sh -c
