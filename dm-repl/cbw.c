@@ -8,6 +8,7 @@
  *		claimed, neighbours in one op; copy; each bio waits on the last
  *		op that it needs
  *	copied	regions -> redirect; wait for the readers of the secondary
+ *	log	a metadata device knows that they are in hidden, which was flushed
  *	commit	regions -> preserved; remove the op; submit its bios
  *
  * A copy that fails is taken apart: its bios come back one region at a time,
@@ -276,10 +277,8 @@ static void cbw_end(struct repl_region_op *op, struct bio_list *go)
 }
 
 /*
- * Nobody reads these regions from the secondary any more.
- *
- * Without a metadata device hidden is as durable as it gets when the copy has
- * been written: preserved at once.
+ * Nobody reads these regions from the secondary any more, and hidden has them
+ * for good: without a metadata device, as soon as the copy has been written.
  */
 static void cbw_commit(struct repl_region_op *op)
 {
@@ -295,6 +294,61 @@ static void cbw_commit(struct repl_region_op *op)
 	/* The last of them may be what keeps the chain. */
 	while ((bio = bio_list_pop(&go)))
 		submit_bio_noacct(bio);
+}
+
+/*
+ * It could not be made durable that hidden has these regions. They are not
+ * overwritten then: forget it.
+ */
+static void cbw_not_logged(struct repl_region_op *op, unsigned int dev)
+{
+	struct repl_chain *chain = op->chain;
+	struct bio_list waiters = BIO_EMPTY_LIST;
+	struct bio_list again = BIO_EMPTY_LIST;
+	struct bio *bio;
+
+	trace_repl_cbw_done(chain, op->begin, op->end, -EIO);
+	atomic64_sub(repl_map_set(&chain->hidden_map, op->begin, op->end,
+				  REPL_REGION_NONE), &chain->nr_hidden);
+	repl_region_op_remove(&chain->ops, op, &waiters);
+	while ((bio = bio_list_pop(&waiters))) {
+		if (repl_io(bio)->view) {
+			bio_list_add(&again, bio);
+			continue;
+		}
+		repl_chain_latch(chain, repl_chain_dev_error(chain, dev), -EIO,
+				 repl_region_sector(chain, op->begin));
+		repl_chain_end(bio, BLK_STS_IOERR);
+	}
+	repl_chain_defer_all(chain, &again);
+	repl_chain_op_end(op, true);
+}
+
+static void cbw_logged(struct repl_log_entry *entry, int error, unsigned int dev)
+{
+	struct repl_region_op *op = container_of(entry, struct repl_region_op,
+						 log);
+
+	if (unlikely(error))
+		cbw_not_logged(op, dev);
+	else
+		cbw_commit(op);
+}
+
+/* Make it durable that hidden has these regions, then commit. */
+static void cbw_log(struct repl_region_op *op)
+{
+	struct repl_chain *chain = op->chain;
+
+	if (!chain->store) {
+		cbw_commit(op);
+		return;
+	}
+	op->log.kind = REPL_LOG_REGIONS;
+	op->log.begin = op->begin;
+	op->log.end = op->end;
+	op->log.done = cbw_logged;
+	repl_log_add(&chain->store->log, &op->log);
 }
 
 /* A copy failed. */
@@ -348,14 +402,15 @@ static void cbw_copied(int read_err, unsigned long write_err, void *context)
 }
 
 /**
- * repl_cbw_grace() - commit the ops whose readers have left
+ * repl_cbw_grace() - go on with the ops whose readers have left
  * @chain: chain
  *
  * 1. Their regions are redirect: reads go to hidden.
  * 2. Reads that went to the secondary before must end (invariant 4): at once
  *    if there are none, else one grace period is under way while the next
  *    one's ops gather.
- * 3. Then the regions may be overwritten (invariant 1).
+ * 3. Then the regions may be overwritten (invariant 1), as soon as the
+ *    metadata device knows (invariant 3).
  *
  * Context: the worker, after repl_copier_run().
  */
@@ -379,7 +434,7 @@ void repl_cbw_grace(struct repl_chain *chain)
 			return;
 		list_for_each_entry_safe(op, next, &chain->grace_current, list) {
 			list_del_init(&op->list);
-			cbw_commit(op);
+			cbw_log(op);
 		}
 	}
 }
@@ -401,8 +456,8 @@ int repl_cbw_map(struct repl_chain *chain, struct bio *bio)
 	if (!op_is_write(bio_op(bio)))
 		return DM_MAPIO_REMAPPED;
 
-	if (unlikely(chain->stage != REPL_STAGE_RUNNING)) {
-		if (chain->fenced)
+	if (unlikely(chain->ingest != REPL_INGEST_PRESERVE)) {
+		if (chain->ingest == REPL_INGEST_REFUSE)
 			return DM_MAPIO_KILL;
 		return DM_MAPIO_REMAPPED;
 	}

@@ -14,6 +14,10 @@
  * Every transition happens behind the closed and drained gate. So a bio meets
  * one stage and one epoch from map to end, and the two are read without
  * barriers.
+ *
+ * With a metadata device a transition is durable before it takes place. If it
+ * cannot be, nothing has changed; if nobody can say whether it is durable,
+ * ingest is refused until the metadata device takes something again.
  */
 
 #include <linux/slab.h>
@@ -42,6 +46,7 @@ static const char * const error_names[REPL_NR_ERRORS] = {
 	[REPL_ERR_MERGE_READ]		= "merge-read",
 	[REPL_ERR_MERGE_WRITE]		= "merge-write",
 	[REPL_ERR_MERGE_FLUSH]		= "merge-flush",
+	[REPL_ERR_METADATA]		= "metadata",
 };
 
 /**
@@ -169,6 +174,59 @@ static void chain_worker(struct work_struct *work)
 	blk_finish_plug(&plug);
 }
 
+/**
+ * repl_chain_dev_error() - the class of an error of the log
+ * @chain: chain
+ * @dev: the device that failed
+ */
+enum repl_error repl_chain_dev_error(struct repl_chain *chain, unsigned int dev)
+{
+	bool merging = chain->stage == REPL_STAGE_FAILOVER ||
+		       chain->stage == REPL_STAGE_FAILOVER_FAILED;
+
+	switch (dev) {
+	case REPL_LOG_DEV_SECONDARY:
+		return merging ? REPL_ERR_MERGE_FLUSH : REPL_ERR_FLUSH;
+	case REPL_LOG_DEV_HIDDEN:
+		return REPL_ERR_CBW_WRITE;
+	case REPL_LOG_DEV_ACTIVE:
+		return REPL_ERR_VIEW_WRITE;
+	default:
+		return REPL_ERR_METADATA;
+	}
+}
+
+static void chain_barrier_done(struct repl_log_entry *entry, int error,
+			       unsigned int dev)
+{
+	struct repl_io *io = container_of(entry, struct repl_io, log);
+	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+
+	if (unlikely(error)) {
+		repl_chain_latch(io->chain,
+				 repl_chain_dev_error(io->chain, dev), error,
+				 io->sector);
+		repl_chain_end(bio, BLK_STS_IOERR);
+		return;
+	}
+	bio_endio(bio);
+}
+
+/**
+ * repl_chain_barrier() - end a bio when all that was noted is durable
+ * @bio: bio of the view, gated, of a chain with a metadata device
+ *
+ * Context: any.
+ */
+void repl_chain_barrier(struct bio *bio)
+{
+	struct repl_io *io = repl_io(bio);
+
+	io->log.kind = REPL_LOG_BARRIER;
+	io->log.done = chain_barrier_done;
+	repl_log_add(&io->chain->store->log, &io->log);
+}
+
 static void chain_kick(struct repl_readers *readers)
 {
 	struct repl_chain *chain = container_of(readers, struct repl_chain,
@@ -274,6 +332,14 @@ int repl_chain_end_io(struct bio *bio, blk_status_t status)
 	if (unlikely(!chain))
 		return DM_ENDIO_DONE;
 
+	/* A write that is durable: so must be what its region was before. */
+	if (unlikely(io->fua)) {
+		io->fua = false;
+		if (!status && repl_log_noted(&chain->store->log)) {
+			repl_chain_barrier(bio);
+			return DM_ENDIO_INCOMPLETE;
+		}
+	}
 	if (io->reader)
 		repl_readers_leave(&chain->readers, io->gen);
 	if (unlikely(io->op))
@@ -293,6 +359,14 @@ int repl_chain_end_io(struct bio *bio, blk_status_t status)
 	io->chain = NULL;
 	repl_gate_put(&chain->gate);
 	return DM_ENDIO_DONE;
+}
+
+/* error_lock held. */
+static void chain_set_errors(struct repl_chain *chain, unsigned long errors)
+{
+	WRITE_ONCE(chain->errors, errors);
+	if (chain->loaded)
+		repl_log_set_errors(&chain->store->log, errors);
 }
 
 /**
@@ -316,7 +390,7 @@ void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
 		chain->latched[error] = (struct repl_latched) {
 			.when = ktime_get(), .err = -err, .sector = sector,
 		};
-	WRITE_ONCE(chain->errors, chain->errors | BIT(error));
+	chain_set_errors(chain, chain->errors | BIT(error));
 	spin_unlock_irqrestore(&chain->error_lock, flags);
 
 	trace_repl_error(chain, error, err, sector);
@@ -330,7 +404,7 @@ void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
 static void chain_forget(struct repl_chain *chain, unsigned long errors)
 {
 	spin_lock_irq(&chain->error_lock);
-	WRITE_ONCE(chain->errors, chain->errors & ~errors);
+	chain_set_errors(chain, chain->errors & ~errors);
 	spin_unlock_irq(&chain->error_lock);
 }
 
@@ -340,6 +414,8 @@ static void chain_forget(struct repl_chain *chain, unsigned long errors)
 
 static void chain_free(struct repl_chain *chain)
 {
+	if (chain->store)
+		repl_store_destroy(chain->store);
 	if (!IS_ERR_OR_NULL(chain->job_copy))
 		dm_kcopyd_client_destroy(chain->job_copy);
 	if (chain->slow_wq)
@@ -375,6 +451,97 @@ static void chain_init(struct repl_chain *chain,
 	mutex_init(&chain->lock);
 	spin_lock_init(&chain->error_lock);
 	INIT_WORK(&chain->event_work, repl_chain_event_work);
+}
+
+/* What the store asks of us. */
+static int chain_store_flush(void *context, unsigned int devs)
+{
+	struct repl_chain *chain = context;
+	int r = 0;
+
+	if (devs & REPL_LOG_DEV_SECONDARY)
+		r = blkdev_issue_flush(chain->secondary);
+	if (!r && (devs & REPL_LOG_DEV_HIDDEN))
+		r = blkdev_issue_flush(chain->hidden);
+	if (!r && (devs & REPL_LOG_DEV_ACTIVE))
+		r = blkdev_issue_flush(chain->active);
+	return r;
+}
+
+static bool chain_store_bits(void *context, bool active, u64 begin,
+			     unsigned int nr, u8 *bits)
+{
+	struct repl_chain *chain = context;
+
+	return repl_map_bits(active ? &chain->active_map : &chain->hidden_map,
+			     begin, nr, bits);
+}
+
+static void chain_empty_map(struct repl_map *map, atomic64_t *nr)
+{
+	repl_map_empty(map);
+	atomic64_set(nr, 0);
+}
+
+static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
+			     u64 end)
+{
+	struct repl_chain *chain = context;
+
+	switch (what) {
+	case REPL_APPLY_HIDDEN:
+		atomic64_add(repl_map_set(&chain->hidden_map, begin, end,
+					  REPL_REGION_PRESERVED),
+			     &chain->nr_hidden);
+		break;
+	case REPL_APPLY_ACTIVE:
+		atomic64_add(repl_map_set(&chain->active_map, begin, end,
+					  REPL_REGION_PRESERVED),
+			     &chain->nr_active);
+		break;
+	case REPL_APPLY_MERGED:
+		atomic64_sub(repl_map_set(&chain->hidden_map, begin, end,
+					  REPL_REGION_NONE), &chain->nr_hidden);
+		atomic64_sub(repl_map_set(&chain->active_map, begin, end,
+					  REPL_REGION_NONE), &chain->nr_active);
+		break;
+	case REPL_APPLY_EMPTY_HIDDEN:
+		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+		break;
+	case REPL_APPLY_EMPTY_ACTIVE:
+		chain_empty_map(&chain->active_map, &chain->nr_active);
+		break;
+	}
+	return 0;
+}
+
+static const struct repl_store_ops chain_store_ops = {
+	.flush = chain_store_flush,
+	.bits = chain_store_bits,
+	.apply = chain_store_apply,
+};
+
+static int chain_create_store(struct repl_chain *chain,
+			      const struct repl_chain_params *params,
+			      char **error)
+{
+	struct repl_store *store;
+
+	store = repl_store_create(params->metadata, params->len,
+				  params->region_size, &chain_store_ops, chain,
+				  error);
+	if (IS_ERR(store))
+		return PTR_ERR(store);
+	chain->store = store;
+	store->min_checkpoint = params->min_checkpoint;
+	if (!params->uuid)
+		return 0;
+	*error = "Metadata device is blank: it has not the UUID that it should have";
+	if (store->blank)
+		return -ENODATA;
+	*error = "Metadata belongs to another device: its UUID is another one";
+	return memcmp(store->log.meta.uuid, params->uuid, REPL_UUID_SIZE) ?
+	       -EINVAL : 0;
 }
 
 /**
@@ -417,6 +584,11 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 	chain->job_copy = dm_kcopyd_client_create(NULL);
 	if (IS_ERR(chain->job_copy))
 		goto bad;
+	if (params->metadata) {
+		r = chain_create_store(chain, params, error);
+		if (r)
+			goto bad;
+	}
 	return chain;
 bad:
 	chain_free(chain);
@@ -464,7 +636,190 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->stage = old->stage;
 	chain->fenced = old->fenced;
 	chain->checkpoint_id = old->checkpoint_id;
-	chain->job.speed = old->job.speed;
+}
+
+static const enum repl_disk_stage disk_stages[REPL_NR_STAGES] = {
+	[REPL_STAGE_NONE]		= REPL_DISK_NONE,
+	[REPL_STAGE_RUNNING]		= REPL_DISK_RUNNING,
+	[REPL_STAGE_FAILOVER]		= REPL_DISK_FAILOVER,
+	[REPL_STAGE_FAILOVER_FAILED]	= REPL_DISK_FAILOVER,
+	[REPL_STAGE_DONE]		= REPL_DISK_DONE,
+};
+
+static const enum repl_stage chain_stages[REPL_NR_DISK_STAGES] = {
+	[REPL_DISK_NONE]	= REPL_STAGE_NONE,
+	[REPL_DISK_RUNNING]	= REPL_STAGE_RUNNING,
+	[REPL_DISK_FAILOVER]	= REPL_STAGE_FAILOVER,
+	[REPL_DISK_DONE]	= REPL_STAGE_DONE,
+};
+
+/* The state that the chain is in. */
+static void chain_get_state(struct repl_chain *chain,
+			    struct repl_meta_state *state)
+{
+	*state = (struct repl_meta_state) {
+		.checkpoint = chain->checkpoint_id,
+		.stage = disk_stages[chain->stage],
+		.flags = chain->fenced ? REPL_STATE_FENCED : 0,
+	};
+	if (chain->prepared) {
+		state->prepared = chain->prepared_id;
+		state->flags |= REPL_STATE_PREPARED;
+	}
+}
+
+/*
+ * Make a state durable before it is entered. 0: it is, or there is nothing to
+ * make it so on; else the error is latched.
+ */
+static int chain_record(struct repl_chain *chain,
+			const struct repl_meta_state *state, u16 flags,
+			unsigned int flush)
+{
+	unsigned int dev;
+	int r;
+
+	if (!chain->store)
+		return 0;
+	r = repl_log_change(&chain->store->log, state, flags, flush, &dev);
+	if (r)
+		repl_chain_latch(chain, repl_chain_dev_error(chain, dev), r, 0);
+	return r ? -EIO : 0;
+}
+
+/* Gate closed and drained, or nothing can be in flight yet. */
+static void chain_set_ingest(struct repl_chain *chain)
+{
+	if (chain->fenced)
+		chain->ingest = REPL_INGEST_REFUSE;
+	else if (chain->stage != REPL_STAGE_RUNNING)
+		chain->ingest = REPL_INGEST_PASS;
+	/* It may be, or become, a checkpoint: then this write is behind it. */
+	else if (chain->prepared ||
+		 (chain->store && repl_log_ambiguous(&chain->store->log)))
+		chain->ingest = REPL_INGEST_REFUSE;
+	else
+		chain->ingest = REPL_INGEST_PRESERVE;
+}
+
+static void chain_take_state(struct repl_chain *chain,
+			     const struct repl_meta_state *state)
+{
+	unsigned int i;
+
+	chain->stage = chain_stages[state->stage];
+	chain->checkpoint_id = state->checkpoint;
+	chain->fenced = state->flags & REPL_STATE_FENCED;
+	chain->prepared = state->flags & REPL_STATE_PREPARED;
+	chain->prepared_id = state->prepared;
+
+	spin_lock_irq(&chain->error_lock);
+	for (i = 0; i < REPL_NR_ERRORS; i++)
+		if (state->errors & ~chain->errors & BIT(i))
+			chain->latched[i] = (struct repl_latched) {
+				.when = ktime_get(), .err = EIO,
+			};
+	chain->errors |= state->errors & (BIT(REPL_NR_ERRORS) - 1);
+	spin_unlock_irq(&chain->error_lock);
+}
+
+/**
+ * repl_chain_load() - what the metadata device says, or the chain before
+ * @chain: chain that is about to become live
+ * @old: chain that it replaces, in stage none or done; or NULL
+ *
+ * Context: ->preresume: nothing is in flight. Writes that it has begun.
+ * Return: 0 or a negative errno.
+ */
+int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
+{
+	struct repl_meta_state state = {};
+	ktime_t start = ktime_get();
+	const char *why = NULL;
+	u16 flags = 0;
+	int r;
+
+	if (old) {
+		chain->job.speed = old->job.speed;
+		repl_chain_inherit(chain, old);
+	}
+	if (!chain->store)
+		return 0;
+
+	chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+	chain_empty_map(&chain->active_map, &chain->nr_active);
+	r = repl_store_open(chain->store, chain->len,
+			    repl_region_sector(chain, 1), &state, &why);
+	if (r) {
+		DMERR("%s: %s (error %d)", chain->name, why, r);
+		return r;
+	}
+	/* One that knows nothing yet learns from the chain before. */
+	if (!old || state.stage != REPL_DISK_NONE || state.checkpoint)
+		chain_take_state(chain, &state);
+
+	/* What the view wrote to a running chain ends with it. */
+	if (chain->stage == REPL_STAGE_RUNNING)
+		flags = REPL_LOG_EMPTY_ACTIVE;
+	else if (chain->stage != REPL_STAGE_FAILOVER)
+		flags = REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE;
+	if (flags & REPL_LOG_EMPTY_ACTIVE)
+		chain_empty_map(&chain->active_map, &chain->nr_active);
+	if (flags & REPL_LOG_EMPTY_HIDDEN)
+		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+
+	/* Blocks that an earlier life has left behind end here. */
+	chain_get_state(chain, &state);
+	repl_log_set_errors(&chain->store->log, chain->errors);
+	r = chain_record(chain, &state, flags, 0);
+	if (r) {
+		DMERR("%s: cannot write to the metadata device", chain->name);
+		return r;
+	}
+	chain->loaded = true;
+	DMINFO("%s: stage %s, checkpoint %llu, %llu regions in hidden, %llu in active; read in %lld ms",
+	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
+	       (u64)atomic64_read(&chain->nr_hidden),
+	       (u64)atomic64_read(&chain->nr_active),
+	       ktime_ms_delta(ktime_get(), start));
+	return 0;
+}
+
+/**
+ * repl_chain_loaded() - the chain is live: go on with what it was at
+ * @chain: chain
+ *
+ * Context: ->preresume.
+ */
+void repl_chain_loaded(struct repl_chain *chain)
+{
+	chain_set_ingest(chain);
+	if (chain->stage != REPL_STAGE_FAILOVER)
+		return;
+	chain->merge_total = atomic64_read(&chain->nr_hidden) +
+			     atomic64_read(&chain->nr_active);
+	repl_job_start(&chain->job, &repl_merge_job);
+}
+
+/**
+ * repl_chain_sync() - leave nothing to be made durable by a later flush
+ * @chain: chain, its view suspended, its job held and settled
+ *
+ * Without it a view that is removed in an orderly way could have regions
+ * merged again over what it has written since.
+ *
+ * Context: ->postsuspend.
+ */
+void repl_chain_sync(struct repl_chain *chain)
+{
+	int r;
+
+	if (!chain->loaded || !repl_log_noted(&chain->store->log) ||
+	    chain->stage == REPL_STAGE_RUNNING)
+		return;
+	r = repl_log_sync(&chain->store->log);
+	if (r)
+		repl_chain_latch(chain, REPL_ERR_METADATA, r, 0);
 }
 
 /**
@@ -480,7 +835,7 @@ void repl_chain_inherit_errors(struct repl_chain *chain, struct repl_chain *old)
 	for (i = 0; i < REPL_NR_ERRORS; i++)
 		if (old->errors & BIT(i))
 			chain->latched[i] = old->latched[i];
-	WRITE_ONCE(chain->errors, chain->errors | old->errors);
+	chain_set_errors(chain, chain->errors | old->errors);
 	spin_unlock_irq(&chain->error_lock);
 }
 
@@ -498,7 +853,7 @@ static int chain_close(struct repl_chain *chain)
 	int r;
 
 	lockdep_assert_held(&chain->lock);
-	if (chain->prepared)
+	if (chain->closed)
 		return 0;
 	repl_job_hold(&chain->job, true);
 	repl_gate_close(&chain->gate);
@@ -511,6 +866,7 @@ static int chain_close(struct repl_chain *chain)
 		repl_job_hold(&chain->job, false);
 		return r;
 	}
+	chain->closed = true;
 	trace_repl_gate_wait(chain, ktime_to_ns(ktime_sub(ktime_get(), start)));
 	WARN_ON_ONCE(chain->ops.nr);	/* invariant 5 */
 	return 0;
@@ -520,7 +876,8 @@ static void chain_open(struct repl_chain *chain)
 {
 	struct bio_list parked = BIO_EMPTY_LIST;
 
-	chain->prepared = false;
+	chain->closed = false;
+	chain_set_ingest(chain);
 	repl_gate_open(&chain->gate, &parked);
 	chain_remap(chain, &parked);
 	repl_job_hold(&chain->job, false);
@@ -537,10 +894,8 @@ static void chain_set_stage(struct repl_chain *chain, enum repl_stage stage)
 /* Gate closed and drained (invariant 5). */
 static void chain_empty(struct repl_chain *chain)
 {
-	repl_map_empty(&chain->hidden_map);
-	repl_map_empty(&chain->active_map);
-	atomic64_set(&chain->nr_hidden, 0);
-	atomic64_set(&chain->nr_active, 0);
+	chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+	chain_empty_map(&chain->active_map, &chain->nr_active);
 	/* A fill goes on in nothing: its backup was of the old checkpoint. */
 	repl_job_cancel(&chain->job);
 }
@@ -585,6 +940,19 @@ static int chain_point_in_time(struct repl_chain *chain)
 	return r;
 }
 
+/* Record a state in which no region is in hidden or active. */
+static int chain_record_empty(struct repl_chain *chain, enum repl_stage stage,
+			      bool fenced, u64 id)
+{
+	struct repl_meta_state state = {
+		.stage = disk_stages[stage], .checkpoint = id,
+		.flags = fenced ? REPL_STATE_FENCED : 0,
+	};
+
+	return chain_record(chain, &state, REPL_LOG_EMPTY_HIDDEN |
+			    REPL_LOG_EMPTY_ACTIVE, 0);
+}
+
 static int chain_start(struct repl_chain *chain)
 {
 	int r = chain_point_in_time(chain);
@@ -592,15 +960,21 @@ static int chain_start(struct repl_chain *chain)
 
 	if (r)
 		return r;
-	if (repl_chain_set_running(chain)) {
+	if (!repl_chain_set_running(chain)) {
+		DMERR("%s: start: a table with other devices is loaded: resume or clear it first",
+		      chain->name);
+		chain_open(chain);
+		return -EBUSY;
+	}
+	r = chain_record_empty(chain, REPL_STAGE_RUNNING, false,
+			       chain->checkpoint_id + 1);
+	if (r) {
+		WRITE_ONCE(chain->stage, from);
+	} else {
 		trace_repl_stage(chain, from, chain->stage);
 		DMINFO("%s: stage running", chain->name);
 		chain->fenced = false;
 		chain_commit(chain, chain->checkpoint_id + 1);
-	} else {
-		DMERR("%s: start: a table with other devices is loaded: resume or clear it first",
-		      chain->name);
-		r = -EBUSY;
 	}
 	chain_open(chain);
 	return r;
@@ -612,21 +986,65 @@ static int chain_checkpoint(struct repl_chain *chain, u64 id)
 
 	if (r)
 		return r;
-	chain_commit(chain, id);
+	r = chain_record_empty(chain, REPL_STAGE_RUNNING, false, id);
+	if (!r)
+		chain_commit(chain, id);
 	chain_open(chain);
-	return 0;
+	return r;
 }
 
 static int chain_prepare(struct repl_chain *chain, u64 id)
 {
+	struct repl_meta_state state;
 	int r = chain_point_in_time(chain);
 
 	if (r)
 		return r;
+	chain_get_state(chain, &state);
+	state.prepared = id;
+	state.flags |= REPL_STATE_PREPARED;
+	r = chain_record(chain, &state, 0, 0);
+	if (r) {
+		chain_open(chain);
+		return r;
+	}
 	chain->prepared_id = id;
 	WRITE_ONCE(chain->prepared, true);
 	repl_chain_event(chain);
 	return 0;
+}
+
+/*
+ * The end of a prepared checkpoint: committed, or not. One that was found on
+ * the metadata device has the gate open and ingest refused. If the end cannot
+ * be recorded, it is prepared still.
+ */
+static int chain_settle(struct repl_chain *chain, bool commit)
+{
+	bool was_closed = chain->closed;
+	u64 id = chain->prepared_id;
+	int r = chain_close(chain);
+
+	if (r)
+		return r;
+	if (commit) {
+		r = chain_record_empty(chain, REPL_STAGE_RUNNING, false, id);
+	} else {
+		struct repl_meta_state state;
+
+		chain_get_state(chain, &state);
+		state.prepared = 0;
+		state.flags &= ~REPL_STATE_PREPARED;
+		r = chain_record(chain, &state, 0, 0);
+	}
+	if (!r) {
+		WRITE_ONCE(chain->prepared, false);
+		if (commit)
+			chain_commit(chain, id);
+	}
+	if (!r || !was_closed)
+		chain_open(chain);
+	return r;
 }
 
 static int chain_stop(struct repl_chain *chain)
@@ -635,10 +1053,14 @@ static int chain_stop(struct repl_chain *chain)
 
 	if (r)
 		return r;
-	chain_empty(chain);
-	chain_set_stage(chain, REPL_STAGE_DONE);
+	r = chain_record_empty(chain, REPL_STAGE_DONE, false,
+			       chain->checkpoint_id);
+	if (!r) {
+		chain_empty(chain);
+		chain_set_stage(chain, REPL_STAGE_DONE);
+	}
 	chain_open(chain);
-	return 0;
+	return r;
 }
 
 /* Gate closed and drained; it is opened. */
@@ -651,12 +1073,30 @@ static void chain_merge(struct repl_chain *chain)
 	chain_open(chain);
 }
 
+/*
+ * With a metadata device all that there is to merge is durable before the view
+ * takes its first write: hidden's regions are already; active's have been noted
+ * as they came, and what the view wrote there is flushed.
+ */
 static int chain_failover(struct repl_chain *chain)
 {
+	struct repl_meta_state state = {
+		.stage = REPL_DISK_FAILOVER, .flags = REPL_STATE_FENCED,
+		.checkpoint = chain->checkpoint_id,
+	};
+	bool was_closed = chain->closed;
 	int r = chain_close(chain);
 
 	if (r)
 		return r;
+	r = chain_record(chain, &state, 0, atomic64_read(&chain->nr_active) ?
+			 REPL_LOG_DEV_ACTIVE : 0);
+	if (r) {
+		if (!was_closed)
+			chain_open(chain);
+		return r;
+	}
+	WRITE_ONCE(chain->prepared, false);
 	repl_job_cancel(&chain->job);	/* a fill */
 	chain->fenced = true;
 	chain_merge(chain);
@@ -689,6 +1129,11 @@ void repl_chain_merged(struct repl_job *job, bool done)
 	repl_job_hold(&chain->job, true);
 	repl_gate_close(&chain->gate);
 	repl_gate_drain_all(&chain->gate);
+	chain->closed = true;
+	/* From then on nobody notes what the view writes. */
+	if (done && chain_record_empty(chain, REPL_STAGE_DONE, chain->fenced,
+				       chain->checkpoint_id))
+		done = false;
 	chain_set_stage(chain, done ? REPL_STAGE_DONE :
 				      REPL_STAGE_FAILOVER_FAILED);
 	chain_open(chain);
@@ -770,20 +1215,16 @@ static int msg_commit(struct chain_args *args)
 {
 	int r = msg_prepared_id(args);
 
-	if (r)
-		return r;
-	chain_commit(args->chain, args->chain->prepared_id);
-	chain_open(args->chain);
-	return msg_answer_id(args);
+	if (!r)
+		r = chain_settle(args->chain, true);
+	return r ? r : msg_answer_id(args);
 }
 
 static int msg_abort(struct chain_args *args)
 {
 	int r = msg_prepared_id(args);
 
-	if (!r)
-		chain_open(args->chain);
-	return r;
+	return r ? r : chain_settle(args->chain, false);
 }
 
 static int msg_stop(struct chain_args *args)
@@ -801,10 +1242,31 @@ static int msg_retry(struct chain_args *args)
 	return chain_retry(args->chain);
 }
 
+/*
+ * Whether the last change was recorded may be unknown: then ingest is refused
+ * until the state that we are in has been.
+ */
 static int msg_clear_error(struct chain_args *args)
 {
-	chain_forget(args->chain, ~REPL_ERRS_MERGE);
-	repl_chain_event(args->chain);
+	struct repl_chain *chain = args->chain;
+	struct repl_meta_state state;
+	int r;
+
+	if (chain->store && repl_log_ambiguous(&chain->store->log)) {
+		bool was_closed = chain->closed;
+
+		r = chain_close(chain);
+		if (r)
+			return r;
+		chain_get_state(chain, &state);
+		r = chain_record(chain, &state, 0, 0);
+		if (!was_closed)
+			chain_open(chain);
+		if (r)
+			return r;
+	}
+	chain_forget(chain, ~REPL_ERRS_MERGE);
+	repl_chain_event(chain);
 	return 0;
 }
 
@@ -1024,7 +1486,7 @@ static u64 chain_job_left(struct repl_chain *chain,
  *
  * secondary <stage> <checkpoint id> <prepared id> <region_size> <regions>
  * <hidden regions> <active regions> <ops> <job> <job state> <done>/<total>
- * <speed KiB/s> <errors> <first errno> <first sector>
+ * <speed KiB/s> <errors> <first errno> <first sector> <metadata>
  *
  * Context: process; takes no lock that a transition holds while it waits.
  */
@@ -1059,4 +1521,9 @@ void repl_chain_status(struct repl_chain *chain, char *result,
 	DMEMIT("%llu ", READ_ONCE(chain->job.speed) / SZ_1K);
 
 	sz += chain_status_errors(chain, result + sz, maxlen - sz);
+	if (chain->store)
+		DMEMIT(" %llu/%llu", repl_log_used(&chain->store->log),
+		       chain->store->log.meta.layout.log_blocks);
+	else
+		DMEMIT(" -");
 }

@@ -13,10 +13,11 @@
  *	cbw.c view.c merge.c	 what moves regions
  *	     \   |   /
  *	gate  readers  region-op  region-map  copy  job
+ *	store > log > meta	 the metadata device
  *
  * Lock order: chain->lock (transitions) > registry_lock (origin.c) > job.lock
- * > ops.lock > deferred_lock, gate.lock, grace_lock, error_lock (leaves, irq
- * safe). The steady state takes none of them.
+ * > ops.lock > deferred_lock, gate.lock, grace_lock, error_lock > log.lock
+ * (leaves, irq safe). The steady state takes none of them.
  */
 #ifndef DM_REPL_CHAIN_H
 #define DM_REPL_CHAIN_H
@@ -24,15 +25,18 @@
 #include <linux/atomic.h>
 #include <linux/device-mapper.h>
 #include <linux/mutex.h>
+#include <linux/uuid.h>
 #include <linux/workqueue.h>
 
 #include "compat.h"
 #include "copy.h"
 #include "gate.h"
 #include "job.h"
+#include "log.h"
 #include "readers.h"
 #include "region-map.h"
 #include "region-op.h"
+#include "store.h"
 
 #define DM_MSG_PREFIX "repl"
 
@@ -59,7 +63,10 @@ enum repl_stage {
 	REPL_NR_STAGES,
 };
 
-/* Classes of latched errors, in the order of the status line. */
+/*
+ * Classes of latched errors, in the order of the status line. Their numbers are
+ * on the metadata device.
+ */
 enum repl_error {
 	REPL_ERR_CBW_READ,
 	REPL_ERR_CBW_WRITE,
@@ -70,14 +77,23 @@ enum repl_error {
 	REPL_ERR_MERGE_READ,
 	REPL_ERR_MERGE_WRITE,
 	REPL_ERR_MERGE_FLUSH,
+	REPL_ERR_METADATA,
 	REPL_NR_ERRORS,
 };
 
 /* With one of these the secondary may lack something: no checkpoint. */
 #define REPL_ERRS_REFUSE (BIT(REPL_ERR_CBW_READ) | BIT(REPL_ERR_CBW_WRITE) | \
-			  BIT(REPL_ERR_SECONDARY_WRITE) | BIT(REPL_ERR_FLUSH))
+			  BIT(REPL_ERR_SECONDARY_WRITE) | BIT(REPL_ERR_FLUSH) | \
+			  BIT(REPL_ERR_METADATA))
 #define REPL_ERRS_MERGE (BIT(REPL_ERR_MERGE_READ) | \
 			 BIT(REPL_ERR_MERGE_WRITE) | BIT(REPL_ERR_MERGE_FLUSH))
+
+/* What becomes of a write to ingest. */
+enum repl_ingest_mode {
+	REPL_INGEST_PASS,		/* straight through */
+	REPL_INGEST_PRESERVE,		/* copy-before-write */
+	REPL_INGEST_REFUSE,		/* EIO */
+};
 
 /* The first error of a class since it was cleared. */
 struct repl_latched {
@@ -89,6 +105,7 @@ struct repl_latched {
 struct repl_chain {
 	/* What every I/O reads. Changes only behind the closed gate. */
 	enum repl_stage stage;
+	enum repl_ingest_mode ingest;
 	bool fenced;			/* ingest, after a failover */
 	unsigned int region_shift;	/* sectors to regions */
 	u64 nr_regions;
@@ -124,9 +141,12 @@ struct repl_chain {
 
 	/* Transitions. */
 	struct mutex lock;
+	struct repl_store *store;	/* NULL: maps are in memory only */
+	bool loaded;			/* what is in it */
 	u64 checkpoint_id;
 	u64 prepared_id;
 	bool prepared;
+	bool closed;			/* the gate, by a transition */
 	unsigned long errors;		/* bits of enum repl_error */
 	struct repl_latched latched[REPL_NR_ERRORS];
 	spinlock_t error_lock;		/* errors, latched */
@@ -146,8 +166,11 @@ struct repl_chain_params {
 	struct block_device *secondary;
 	struct block_device *hidden;
 	struct block_device *active;
+	struct block_device *metadata;	/* or NULL */
 	sector_t len;			/* sectors */
 	sector_t region_size;		/* sectors */
+	const uuid_t *uuid;		/* of metadata; NULL: any */
+	u64 min_checkpoint;		/* that metadata must be of */
 };
 
 /* What a bio of either target carries. */
@@ -159,8 +182,10 @@ struct repl_io {
 	bool solo;			/* copy its regions one by one */
 	bool latched;			/* its error needs no latching */
 	bool flush;			/* without data */
+	bool fua;			/* and noted has to be what it relies on */
 	u8 gen;				/* a reader's */
 	sector_t sector;		/* where it begins */
+	struct repl_log_entry log;
 };
 
 static inline struct repl_io *repl_io(struct bio *bio)
@@ -180,6 +205,7 @@ static inline void repl_io_init(struct bio *bio, struct repl_chain *chain,
 	io->solo = false;
 	io->latched = false;
 	io->flush = !bio_sectors(bio);
+	io->fua = false;
 	io->sector = bio->bi_iter.bi_sector;
 }
 
@@ -211,6 +237,20 @@ static inline sector_t repl_region_sectors(struct repl_chain *chain, u64 begin,
 static inline u64 repl_regions_in(struct repl_chain *chain, sector_t sectors)
 {
 	return max_t(u64, sectors >> chain->region_shift, 1);
+}
+
+/* Regions have changed in a way that a later flush makes durable. */
+static inline void repl_chain_note(struct repl_chain *chain,
+				   enum repl_extent_op op, u64 begin, u64 end)
+{
+	if (chain->store)
+		repl_log_note(&chain->store->log, op, begin, end);
+}
+
+static inline struct block_device *
+repl_chain_metadata(const struct repl_chain *chain)
+{
+	return chain->store ? chain->store->bdev : NULL;
 }
 
 /* origin.c: who shares a secondary device */
@@ -248,6 +288,9 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 				     char **error);
 void repl_chain_destroy(struct repl_chain *chain);
 void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old);
+int repl_chain_load(struct repl_chain *chain, struct repl_chain *old);
+void repl_chain_loaded(struct repl_chain *chain);
+void repl_chain_sync(struct repl_chain *chain);
 void repl_chain_inherit_errors(struct repl_chain *chain,
 			       struct repl_chain *old);
 bool repl_chain_enter(struct repl_chain *chain, struct bio *bio, bool may_trim);
@@ -256,6 +299,8 @@ void repl_chain_defer_all(struct repl_chain *chain, struct bio_list *bios);
 void repl_chain_latch(struct repl_chain *chain, enum repl_error error,
 		      int err, sector_t sector);
 void repl_chain_end(struct bio *bio, blk_status_t status);
+void repl_chain_barrier(struct bio *bio);
+enum repl_error repl_chain_dev_error(struct repl_chain *chain, unsigned int dev);
 int repl_chain_end_io(struct bio *bio, blk_status_t status);
 void repl_chain_copy(struct repl_region_op *op, struct block_device *from,
 		     struct block_device *to, dm_kcopyd_notify_fn fn);

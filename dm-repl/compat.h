@@ -10,6 +10,8 @@
 
 #include <linux/blkdev.h>
 #include <linux/device-mapper.h>
+#include <linux/dm-io.h>
+#include <linux/ioprio.h>
 #include <linux/workqueue.h>
 
 /**
@@ -34,6 +36,28 @@ static inline void repl_limit_discard(struct queue_limits *limits,
 #else
 #define REPL_STS_INVAL	BLK_STS_INVAL
 #endif
+
+/**
+ * repl_dm_io() - read or write one range, and wait for it
+ * @req: what, with memory and client, no callback
+ * @where: range
+ *
+ * Return: 0 or a negative errno.
+ */
+static inline int repl_dm_io(struct dm_io_request *req,
+			     struct dm_io_region *where)
+{
+	unsigned long bits = 0;
+#if REPL_DM_IO_ARGS == 6
+	unsigned long unsupported = 0;
+
+	return dm_io(req, 1, where, &bits, &unsupported, IOPRIO_DEFAULT);
+#elif REPL_DM_IO_ARGS == 5
+	return dm_io(req, 1, where, &bits, IOPRIO_DEFAULT);
+#else
+	return dm_io(req, 1, where, &bits);
+#endif
+}
 
 /**
  * repl_alloc_workqueue() - a queue for work that I/O waits for

@@ -4,6 +4,7 @@
 #include <linux/log2.h>
 #include <linux/module.h>
 
+#include "format.h"
 #include "region-op.h"
 #include "targets.h"
 
@@ -13,6 +14,7 @@ static const char * const dev_unusable[] = {
 	[REPL_DEV_ACTIVE]	= "Cannot open active device",
 	[REPL_DEV_LOCAL]	= "Cannot open local device",
 	[REPL_DEV_PEER]		= "Cannot open peer device",
+	[REPL_DEV_METADATA]	= "Cannot open metadata device",
 };
 
 static const char * const dev_short[] = {
@@ -53,7 +55,11 @@ int repl_get_device(struct dm_target *ti, const char *path, enum repl_dev which,
 	}
 
 	block = bdev_logical_block_size((*dev)->bdev) >> SECTOR_SHIFT;
-	if (bdev_nr_sectors((*dev)->bdev) < ti->len)
+	if (which == REPL_DEV_METADATA) {
+		if (block <= REPL_BLOCK_SECTORS)
+			return 0;
+		ti->error = "Metadata device has blocks of more than 4 KiB";
+	} else if (bdev_nr_sectors((*dev)->bdev) < ti->len)
 		ti->error = (char *)dev_short[which];
 	else if (ti->len & (block - 1))
 		ti->error = (char *)dev_unaligned[which];

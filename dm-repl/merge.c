@@ -89,6 +89,8 @@ static void merge_copied(int read_err, unsigned long write_err, void *context)
 				  REPL_REGION_NONE), &chain->nr_hidden);
 	atomic64_sub(repl_map_set(&chain->active_map, op->begin, op->end,
 				  REPL_REGION_NONE), &chain->nr_active);
+	/* Before a write of the view goes there: its flush needs that. */
+	repl_chain_note(chain, REPL_EXTENT_MERGED, op->begin, op->end);
 
 	repl_region_op_remove(&chain->ops, op, &waiters);
 	repl_chain_defer_all(chain, &waiters);

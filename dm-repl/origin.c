@@ -102,7 +102,8 @@ static bool chain_fits(struct repl_chain *chain,
 		       const struct repl_chain_params *params)
 {
 	return chain->hidden == params->hidden &&
-	       chain->active == params->active && chain->len == params->len &&
+	       chain->active == params->active &&
+	       repl_chain_metadata(chain) == params->metadata && chain->len == params->len &&
 	       repl_region_sector(chain, 1) == params->region_size;
 }
 
@@ -131,7 +132,7 @@ static struct repl_chain *chain_of_view(struct mapped_device *md,
 static bool chain_uses(struct repl_chain *chain, struct block_device *bdev)
 {
 	return chain->secondary == bdev || chain->hidden == bdev ||
-	       chain->active == bdev;
+	       chain->active == bdev || repl_chain_metadata(chain) == bdev;
 }
 
 /*
@@ -154,6 +155,9 @@ static char *chain_taken(struct mapped_device *md,
 				return "Hidden device belongs to another repl-secondary";
 			if (chain_uses(chain, params->active))
 				return "Active device belongs to another repl-secondary";
+			if (params->metadata &&
+			    chain_uses(chain, params->metadata))
+				return "Metadata device belongs to another repl-secondary";
 		}
 	return NULL;
 }
@@ -283,6 +287,13 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 	 */
 	if (old && old != chain)
 		repl_job_settle(&old->job);
+	if (old != chain) {
+		if (old && !chain_is_idle(old))
+			return -EBUSY;
+		r = repl_chain_load(chain, old);
+		if (r)
+			return r;
+	}
 
 	mutex_lock(&registry_lock);
 	if (old != chain) {
@@ -290,8 +301,6 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 			r = -EBUSY;
 			goto out;
 		}
-		if (old)
-			repl_chain_inherit(chain, old);
 		rcu_assign_pointer(origin->chain, chain);
 		if (old) {
 			/* What went through the old one must have landed. */
@@ -300,6 +309,7 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 			repl_gate_drain_all(&old->gate);
 			repl_chain_inherit_errors(chain, old);
 		}
+		repl_chain_loaded(chain);
 	}
 	chain->ti = ti;
 out:

@@ -210,3 +210,35 @@ bool repl_map_all_slow(const struct repl_map *map, u64 begin, u64 end)
 	}
 	return true;
 }
+
+/**
+ * repl_map_bits() - which regions are preserved?
+ * @map: map
+ * @begin: first region, the first of a word
+ * @nr: how many
+ * @bits: one bit a region, all 0; set for those that are
+ *
+ * Regions that change meanwhile may be seen either way.
+ *
+ * Context: any; no lock.
+ * Return: whether there is one.
+ */
+bool repl_map_bits(const struct repl_map *map, u64 begin, unsigned int nr,
+		   u8 *bits)
+{
+	bool some = false;
+	unsigned int i, j;
+
+	for (i = 0; i < nr; i += REPL_MAP_REGIONS) {
+		u32 states = repl_map_states(map, begin + i);
+
+		if (!states)
+			continue;
+		for (j = i; j < nr && j < i + REPL_MAP_REGIONS; j++, states >>= 2)
+			if ((states & 3) == REPL_REGION_PRESERVED) {
+				bits[j >> 3] |= 1 << (j & 7);
+				some = true;
+			}
+	}
+	return some;
+}

@@ -34,8 +34,9 @@
 #define REPL_MAP_LOW		0x55555555U	/* low bit of each state */
 
 /*
- * none -> redirect -> preserved; back to none by a new epoch or by merge only
- * (invariant 2). The active map uses none and preserved.
+ * none -> redirect -> preserved; back to none by a new epoch or by merge
+ * (invariant 2), and from redirect if that could not be made durable: the
+ * secondary still holds the same. The active map uses none and preserved.
  */
 enum repl_region_state {
 	REPL_REGION_NONE	= 0,
@@ -57,6 +58,8 @@ u64 repl_map_set(struct repl_map *map, u64 begin, u64 end,
 u64 repl_map_run_slow(const struct repl_map *map, u64 begin, u64 end,
 		      bool *present);
 u64 repl_map_next(const struct repl_map *map, u64 begin, u64 end);
+bool repl_map_bits(const struct repl_map *map, u64 begin, unsigned int nr,
+		   u8 *bits);
 bool repl_map_all_slow(const struct repl_map *map, u64 begin, u64 end);
 
 /* The 16 states of the word that holds @region, as of the map's epoch. */

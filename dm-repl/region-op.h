@@ -28,6 +28,7 @@
 #include <linux/spinlock.h>
 
 #include "copy.h"
+#include "log.h"
 
 struct repl_chain;
 
@@ -44,6 +45,7 @@ struct repl_region_op {
 	u64 begin;			/* regions [begin, end) */
 	u64 end;
 	struct repl_copy copy;
+	struct repl_log_entry log;
 	bool job;			/* a job's, else somebody waits */
 };
 

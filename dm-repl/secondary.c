@@ -16,11 +16,17 @@ struct repl_secondary {
 	struct dm_dev *secondary;
 	struct dm_dev *hidden;
 	struct dm_dev *active;
+	struct dm_dev *metadata;	/* or NULL */
+	bool has_uuid;
+	uuid_t uuid;			/* that metadata must have */
+	u64 min_checkpoint;		/* and be of; 0: any */
 	bool held;			/* this table holds the job: suspended */
 };
 
 static void secondary_free(struct dm_target *ti, struct repl_secondary *s)
 {
+	if (s->metadata)
+		dm_put_device(ti, s->metadata);
 	if (s->active)
 		dm_put_device(ti, s->active);
 	if (s->hidden)
@@ -45,7 +51,18 @@ static int secondary_get_devices(struct dm_target *ti, struct repl_secondary *s,
 	if (r)
 		return r;
 
-	if (repl_same_device(s->secondary, s->hidden))
+	if (strcmp(argv[3], "-")) {
+		r = repl_get_device(ti, argv[3], REPL_DEV_METADATA,
+				    &s->metadata);
+		if (r)
+			return r;
+	}
+
+	if (s->metadata && (repl_same_device(s->metadata, s->secondary) ||
+			    repl_same_device(s->metadata, s->hidden) ||
+			    repl_same_device(s->metadata, s->active)))
+		ti->error = "Metadata device is one of the others";
+	else if (repl_same_device(s->secondary, s->hidden))
 		ti->error = "Secondary and hidden are the same device";
 	else if (repl_same_device(s->secondary, s->active))
 		ti->error = "Secondary and active are the same device";
@@ -66,6 +83,33 @@ static bool secondary_region_fits(struct repl_secondary *s, sector_t region_size
 	return region_size >= block >> SECTOR_SHIFT;
 }
 
+/* uuid <UUID>, min_checkpoint <id>: which metadata it must be */
+static int secondary_features(struct dm_target *ti, struct repl_secondary *s,
+			      unsigned int argc, char **argv)
+{
+	unsigned int i;
+
+	if (argc && !s->metadata) {
+		ti->error = "Features of repl-secondary are about metadata";
+		return -EINVAL;
+	}
+	for (i = 0; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "uuid") &&
+		    !uuid_parse(argv[i + 1], &s->uuid)) {
+			s->has_uuid = true;
+		} else if (!strcmp(argv[i], "min_checkpoint") &&
+			   !kstrtou64(argv[i + 1], 10, &s->min_checkpoint)) {
+			continue;
+		} else {
+			break;
+		}
+	}
+	if (i == argc)
+		return 0;
+	ti->error = "Unknown feature of repl-secondary";
+	return -EINVAL;
+}
+
 static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct repl_chain_params params = { .len = ti->len };
@@ -76,18 +120,12 @@ static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "Too few arguments for repl-secondary";
 		return -EINVAL;
 	}
-	if (strcmp(argv[3], "-")) {
-		ti->error = "Metadata device is not supported yet: use -";
-		return -EOPNOTSUPP;
-	}
 	r = repl_parse_region_size(ti, argv[4], &params.region_size);
 	if (r)
 		return r;
 	r = repl_parse_nr_features(ti, argc - 5, argv + 5);
-	if (r > 0)
-		ti->error = "Unknown feature of repl-secondary";
-	if (r)
-		return -EINVAL;
+	if (r < 0)
+		return r;
 
 	s = kzalloc(sizeof(*s), GFP_KERNEL);
 	if (!s) {
@@ -95,6 +133,8 @@ static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		return -ENOMEM;
 	}
 	r = secondary_get_devices(ti, s, argv);
+	if (!r)
+		r = secondary_features(ti, s, argc > 5 ? argc - 6 : 0, argv + 6);
 	if (r)
 		goto bad;
 
@@ -107,13 +147,16 @@ static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	params.secondary = s->secondary->bdev;
 	params.hidden = s->hidden->bdev;
 	params.active = s->active->bdev;
+	params.metadata = s->metadata ? s->metadata->bdev : NULL;
+	params.uuid = s->has_uuid ? &s->uuid : NULL;
+	params.min_checkpoint = s->min_checkpoint;
 	s->chain = repl_chain_get(ti, &params);
 	if (IS_ERR(s->chain)) {
 		r = PTR_ERR(s->chain);
 		goto bad;
 	}
 
-	ti->num_flush_bios = 2;		/* secondary, active */
+	ti->num_flush_bios = s->metadata ? 3 : 2; /* secondary, active */
 	ti->flush_supported = true;
 	ti->per_io_data_size = sizeof(struct repl_io);
 	ti->private = s;
@@ -170,6 +213,7 @@ static void secondary_postsuspend(struct dm_target *ti)
 	struct repl_secondary *s = ti->private;
 
 	repl_job_settle(&s->chain->job);
+	repl_chain_sync(s->chain);
 }
 
 static void secondary_release(struct dm_target *ti)
@@ -186,7 +230,7 @@ static int secondary_preresume(struct dm_target *ti)
 	struct repl_secondary *s = ti->private;
 	int r = repl_chain_attach(s->chain, ti);
 
-	if (r)
+	if (r == -EBUSY)
 		DMERR("%s: the live table's maps hold something: cannot change its devices",
 		      dm_table_device_name(ti->table));
 	return r;
@@ -206,14 +250,23 @@ static void secondary_status(struct dm_target *ti, status_type_t type,
 {
 	struct repl_secondary *s = ti->private;
 	unsigned int sz = 0;
+	unsigned int nr;
 
 	switch (type) {
 	case STATUSTYPE_INFO:
 		repl_chain_status(s->chain, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
-		DMEMIT("%s %s %s - %llu", s->secondary->name, s->hidden->name,
-		       s->active->name, (u64)repl_region_sector(s->chain, 1));
+		DMEMIT("%s %s %s %s %llu", s->secondary->name, s->hidden->name,
+		       s->active->name, s->metadata ? s->metadata->name : "-",
+		       (u64)repl_region_sector(s->chain, 1));
+		nr = 2 * (s->has_uuid + !!s->min_checkpoint);
+		if (nr)
+			DMEMIT(" %u", nr);
+		if (s->has_uuid)
+			DMEMIT(" uuid %pU", &s->uuid);
+		if (s->min_checkpoint)
+			DMEMIT(" min_checkpoint %llu", s->min_checkpoint);
 		break;
 	case STATUSTYPE_IMA:
 		*result = '\0';

@@ -17,6 +17,7 @@ enum repl_dev {
 	REPL_DEV_ACTIVE,
 	REPL_DEV_LOCAL,
 	REPL_DEV_PEER,
+	REPL_DEV_METADATA,
 };
 
 int repl_get_device(struct dm_target *ti, const char *path, enum repl_dev which,

@@ -57,14 +57,30 @@ static bool view_cut(struct repl_chain *chain, struct bio *bio, u64 end,
 	return true;
 }
 
+static bool view_in_failover(struct repl_chain *chain)
+{
+	return chain->stage == REPL_STAGE_FAILOVER ||
+	       chain->stage == REPL_STAGE_FAILOVER_FAILED;
+}
+
 static int view_map_flush(struct repl_chain *chain, struct bio *bio)
 {
 	/*
 	 * The core sends one to each: what the view wrote is in active until
-	 * failover, in secondary or active until done, then in secondary.
+	 * failover, in secondary or active until done, then in secondary. The
+	 * third is for the metadata device: a region that was merged must not
+	 * be merged again, over what was written since.
 	 */
 	bool to_active = dm_bio_get_target_bio_nr(bio) == 1;
 	bool skip = false;
+
+	if (dm_bio_get_target_bio_nr(bio) == 2) {
+		if (chain->store && view_in_failover(chain))
+			repl_chain_barrier(bio);
+		else
+			bio_endio(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
 
 	switch (chain->stage) {
 	case REPL_STAGE_NONE:
@@ -135,6 +151,7 @@ static int view_map_write_failover(struct repl_chain *chain, struct bio *bio,
 	u64 end = repl_bio_end(chain, bio);
 	bool in_active, in_hidden;
 
+	repl_io(bio)->fua = chain->store && (bio->bi_opf & REQ_FUA);
 	end = begin + repl_map_run(&chain->active_map, begin, end, &in_active);
 	if (in_active && chain->stage == REPL_STAGE_FAILOVER_FAILED) {
 		if (!view_cut(chain, bio, end, may_trim))
@@ -229,6 +246,7 @@ static void view_backfilled(int read_err, unsigned long write_err,
 		atomic64_add(repl_map_set(&chain->active_map, op->begin,
 					  op->end, REPL_REGION_PRESERVED),
 			     &chain->nr_active);
+		repl_chain_note(chain, REPL_EXTENT_ACTIVE, op->begin, op->end);
 		view_op_end(op);
 		return;
 	}
@@ -260,10 +278,12 @@ void repl_view_overwritten(struct repl_chain *chain, struct repl_region_op *op,
 			   blk_status_t status)
 {
 	/* After an error active is anything, and the chain below still holds. */
-	if (likely(!status))
+	if (likely(!status)) {
 		atomic64_add(repl_map_set(&chain->active_map, op->begin,
 					  op->end, REPL_REGION_PRESERVED),
 			     &chain->nr_active);
+		repl_chain_note(chain, REPL_EXTENT_ACTIVE, op->begin, op->end);
+	}
 	view_op_end(op);
 }
 

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * On-disk format of the metadata device, shared with tools/; field by field in
+ * Documentation/on-disk-format.rst.
+ *
+ *	block	0	1	2 ..		.. ..		.. end
+ *		+------+------+---------------+---------------+----------------+
+ *		| superblock  | bitmap area 0 | bitmap area 1 | log, a ring    |
+ *		+------+------+---------------+---------------+----------------+
+ *
+ * Little endian, blocks of 4 KiB. Each begins with struct repl_block_head: a
+ * block that was torn, is another's or lies elsewhere is not taken.
+ *
+ * A change that an older module would misread sets a bit of incompatible (it
+ * refuses the device); one that it may ignore sets a bit of compatible. The
+ * version changes only if the superblock itself cannot be read by the old.
+ */
+#ifndef DM_REPL_FORMAT_H
+#define DM_REPL_FORMAT_H
+
+#ifdef __KERNEL__
+#include <linux/build_bug.h>
+#include <linux/types.h>
+#else
+#include <assert.h>
+#include <linux/types.h>
+#endif
+
+#define REPL_META_VERSION	1
+#define REPL_BLOCK_SIZE		4096
+#define REPL_BLOCK_SECTORS	8
+#define REPL_UUID_SIZE		16
+
+/* repl_block_head.magic: "RpSB", "RpLG", "RpSM", "RpBM" on the disk */
+#define REPL_MAGIC_SUPER	0x42537052U
+#define REPL_MAGIC_LOG		0x474c7052U
+#define REPL_MAGIC_SUMMARY	0x4d537052U
+#define REPL_MAGIC_BITMAP	0x4d427052U
+
+struct repl_block_head {
+	__le32 crc;		/* crc32c of all of the block behind it */
+	__le32 magic;
+	__u8 uuid[REPL_UUID_SIZE]; /* of the metadata device */
+	__le64 block;		/* its own number */
+};
+
+/* repl_disk_state.stage */
+enum repl_disk_stage {
+	REPL_DISK_NONE		= 0,
+	REPL_DISK_RUNNING	= 1,
+	REPL_DISK_FAILOVER	= 2,	/* merging, or to be merged again */
+	REPL_DISK_DONE		= 3,
+	REPL_NR_DISK_STAGES,
+};
+
+/* repl_disk_state.flags */
+#define REPL_STATE_FENCED	1	/* ingest, for good */
+#define REPL_STATE_PREPARED	2	/* .prepared may be committed */
+#define REPL_STATE_FLAGS	3
+
+/* What there is to know beside the maps. */
+struct repl_disk_state {
+	__le64 checkpoint;	/* id of the last committed one: the epoch */
+	__le64 prepared;
+	__u8 stage;
+	__u8 flags;
+	__le16 reserved;
+	__le32 errors;		/* bits of enum repl_error, latched */
+};
+
+/* A superblock: number generation & 1 of the two. */
+struct repl_disk_super {
+	struct repl_block_head head;
+	__le32 version;
+	__le32 compatible;
+	__le32 incompatible;
+	__le32 region_size;	/* sectors */
+	__le64 sectors;		/* of the chain */
+	__le64 blocks;		/* of the metadata device that are used */
+	__le64 area_blocks;	/* of each bitmap area */
+	__le64 log_start;	/* block */
+	__le64 log_blocks;
+	__le64 created;		/* seconds since 1970; 0: unknown */
+	__le64 generation;	/* of the superblock */
+	__le64 area;		/* 0 or 1: the bitmaps; REPL_NO_AREA: empty */
+	__le64 area_generation;	/* of the blocks in it */
+	__le64 tail;		/* sequence of the first log block to replay */
+	__le64 tail_prev;	/* link of the block before it */
+	struct repl_disk_state state;	/* before it */
+	__u8 reserved[REPL_BLOCK_SIZE - 160];
+};
+
+#define REPL_NO_AREA		2
+
+/* repl_disk_log.flags: to be done before its extents are */
+#define REPL_LOG_EMPTY_HIDDEN	1
+#define REPL_LOG_EMPTY_ACTIVE	2
+#define REPL_LOG_FLAGS		3
+
+/* What an extent says: its lowest two bits. */
+enum repl_extent_op {
+	REPL_EXTENT_HIDDEN	= 0,	/* preserved in hidden */
+	REPL_EXTENT_ACTIVE	= 1,	/* in active */
+	REPL_EXTENT_MERGED	= 2,	/* in neither any more */
+	REPL_NR_EXTENT_OPS,
+};
+
+/* An extent: begin << 24 | (length - 1) << 2 | op, in regions. */
+#define REPL_EXTENT_BEGIN_SHIFT	24
+#define REPL_EXTENT_MAX		(1U << 22)	/* regions */
+#define REPL_MAX_REGIONS	(1ULL << 40)
+
+#define REPL_LOG_EXTENTS	500	/* in a block */
+#define REPL_LOG_BATCH		16	/* blocks written together, at most */
+
+struct repl_disk_log {
+	struct repl_block_head head;
+	__le64 seq;		/* one more than that of the block before it */
+	__le64 first;		/* seq of the first block written with it */
+	__le64 link;		/* at random */
+	__le64 prev;		/* link of the block before it */
+	struct repl_disk_state state;	/* from this block on */
+	__le16 flags;
+	__le16 nr;		/* extents */
+	__le32 reserved;
+	__le64 extents[REPL_LOG_EXTENTS];
+};
+
+#define REPL_BITMAP_BYTES	(REPL_BLOCK_SIZE - 64)
+#define REPL_BITMAP_BITS	(8 * REPL_BITMAP_BYTES)
+
+/*
+ * A block of bits, in a bitmap area: first the summaries, one bit for each
+ * bitmap block; then hidden's bitmap, one bit a region; then active's. A
+ * bitmap block without a bit in it is not written, and its summary bit is 0.
+ */
+struct repl_disk_bits {
+	struct repl_block_head head;
+	__le64 generation;	/* the superblock's area_generation */
+	__le64 index;		/* in its area */
+	__u8 reserved[16];
+	__u8 bits[REPL_BITMAP_BYTES];
+};
+
+static_assert(sizeof(struct repl_block_head) == 32);
+static_assert(sizeof(struct repl_disk_state) == 24);
+static_assert(sizeof(struct repl_disk_super) == REPL_BLOCK_SIZE);
+static_assert(sizeof(struct repl_disk_log) == REPL_BLOCK_SIZE);
+static_assert(sizeof(struct repl_disk_bits) == REPL_BLOCK_SIZE);
+
+/* Fewer log blocks than that are not worth their compaction. */
+#define REPL_LOG_MIN_BLOCKS	64
+/* More than that take too long to replay. */
+#define REPL_LOG_MAX_BLOCKS	16384
+/* Left free by all but changes of state, which therefore never wait. */
+#define REPL_LOG_RESERVE	8
+
+#endif
