@@ -86,7 +86,7 @@ static bool classes_in_order(const char *errors, const char *order)
 
 void repl_status(const char *view, struct repl_status *st)
 {
-	char copy[512], *w[REPL_WORDS + 1], *slash;
+	char copy[512], *w[REPL_WORDS + 2], *slash;
 	int err;
 
 	memset(st, 0, sizeof(*st));
@@ -94,7 +94,8 @@ void repl_status(const char *view, struct repl_status *st)
 	errno = err;
 	need(!err, "%s has a status", view);
 	strcpy(copy, st->line);
-	need(split(copy, w, 17) == 16, "16 words in '%s'", st->line);
+	need(split(copy, w, REPL_WORDS + 1) == REPL_WORDS, "%d words in '%s'", REPL_WORDS,
+	     st->line);
 	need(!strcmp(w[0], "secondary"), "the role in '%s'", st->line);
 	need(one_of(w[1], "none running failover failover-failed done"),
 	     "the stage in '%s'", st->line);
@@ -120,11 +121,21 @@ void repl_status(const char *view, struct repl_status *st)
 	COPY(st->errors, w[13]);
 	st->error = number(w[14], st->line);
 	st->has_sector = maybe_number(w[15], st->line, &st->sector);
+	st->has_log = strcmp(w[16], "-");
+	if (st->has_log) {
+		slash = strchr(w[16], '/');
+		need(slash, "what the log uses in '%s'", st->line);
+		*slash = 0;
+		st->log_used = number(w[16], st->line);
+		st->log_blocks = number(slash + 1, st->line);
+	}
 
+	need(!st->has_log || st->log_used <= st->log_blocks,
+	     "no more than all of the log in '%s'", st->line);
 	need(st->job_done <= st->job_total, "progress up to 100 %% in '%s'", st->line);
 	need(st->hidden <= st->regions && st->active <= st->regions,
 	     "no more than all regions in '%s'", st->line);
-	need(classes_in_order(st->errors, "cbw-read cbw-write secondary-write flush view-read view-write merge-read merge-write merge-flush"),
+	need(classes_in_order(st->errors, "cbw-read cbw-write secondary-write flush view-read view-write merge-read merge-write merge-flush metadata"),
 	     "the latched classes in '%s'", st->line);
 }
 
@@ -269,6 +280,8 @@ bool wait_peer(const char *primary, const char *peer)
  * Sets
  */
 
+const char *set_metadata;
+
 void set_make(struct repl_set *set, const char *prefix, uint64_t sectors,
 	      unsigned int region, const char *secondary, const char *hidden,
 	      const char *active)
@@ -285,19 +298,35 @@ void set_make(struct repl_set *set, const char *prefix, uint64_t sectors,
 	leg_make(set->secondary, secondary, sectors);
 	leg_make(set->hidden, hidden, sectors);
 	leg_make(set->active, active, sectors);
-	errno = dm_make(set->view, sectors, "repl-secondary", "%s %s %s - %u",
-			dm_path(set->secondary), dm_path(set->hidden),
-			dm_path(set->active), region);
-	need(!errno, "a repl-secondary");
-	errno = dm_make(set->ingest, sectors, "repl-ingest", "%s",
-			dm_path(set->secondary));
-	need(!errno, "a repl-ingest");
+	if (set_metadata) {
+		int fd = dev_open(set_metadata);
 
-	set->view_fd = dev_open(dm_path(set->view));
-	set->ingest_fd = dev_open(dm_path(set->ingest));
+		snprintf(set->metadata, sizeof(set->metadata), "%s-metadata", prefix);
+		leg_make(set->metadata, set_metadata, lseek(fd, 0, SEEK_END) / SECTOR);
+		need(!io_fill(fd, 0, 8192, 0), "a blank metadata device");
+		close(fd);
+	}
+	errno = set_bring_up(set);
+	need(!errno, "a repl-secondary and a repl-ingest");
+
 	set->secondary_fd = dev_open(secondary);
 	set->hidden_fd = dev_open(hidden);
 	set->active_fd = dev_open(active);
+}
+
+int set_bring_up(struct repl_set *set)
+{
+	int err = dm_make(set->view, set->sectors, "repl-secondary", "%s %s %s %s %u",
+			  dm_path(set->secondary), dm_path(set->hidden), dm_path(set->active),
+			  *set->metadata ? dm_path(set->metadata) : "-", set->region);
+
+	if (err)
+		return err;
+	err = dm_make(set->ingest, set->sectors, "repl-ingest", "%s", dm_path(set->secondary));
+	need(!err, "a repl-ingest");
+	set->view_fd = dev_open(dm_path(set->view));
+	set->ingest_fd = dev_open(dm_path(set->ingest));
+	return 0;
 }
 
 static void close_it(int *fd)
@@ -307,11 +336,26 @@ static void close_it(int *fd)
 	*fd = -1;
 }
 
+void set_take_down(struct repl_set *set)
+{
+	int err;
+
+	close_it(&set->view_fd);
+	close_it(&set->ingest_fd);
+	err = dm_remove(set->ingest);
+	need(!err, "the ingest can be removed");
+	err = dm_remove(set->view);
+	need(!err, "the view can be removed");
+}
+
 void set_remove(struct repl_set *set)
 {
-	static const char *const what[] = { "ingest", "view", "active", "hidden", "secondary" };
+	static const char *const what[] = {
+		"ingest", "view", "active", "hidden", "secondary", "metadata"
+	};
 	const char *names[] = {
-		set->ingest, set->view, set->active, set->hidden, set->secondary
+		set->ingest, set->view, set->active, set->hidden, set->secondary,
+		set->metadata
 	};
 
 	close_it(&set->view_fd);
@@ -319,8 +363,8 @@ void set_remove(struct repl_set *set)
 	close_it(&set->secondary_fd);
 	close_it(&set->hidden_fd);
 	close_it(&set->active_fd);
-	for (unsigned int i = 0; i < 5; i++) {
-		int err = dm_remove(names[i]);
+	for (unsigned int i = 0; i < 6; i++) {
+		int err = *names[i] ? dm_remove(names[i]) : 0;
 
 		if (err)
 			ok_errno(err, 0, "the %s can be removed", what[i]);

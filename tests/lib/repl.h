@@ -7,7 +7,7 @@
 #include "io.h"
 #include "tap.h"
 
-#define REPL_WORDS 16
+#define REPL_WORDS 17
 
 /* repl-secondary's status; Documentation/dm-repl.rst */
 struct repl_status {
@@ -22,6 +22,8 @@ struct repl_status {
 	unsigned int error;		/* positive errno */
 	bool has_sector;
 	uint64_t sector;
+	bool has_log;			/* there is a metadata device */
+	uint64_t log_used, log_blocks;
 	char line[512];			/* all of it, as it was */
 };
 
@@ -72,16 +74,27 @@ bool wait_peer(const char *primary, const char *peer);
 struct repl_set {
 	char view[24], ingest[24];
 	char secondary[24], hidden[24], active[24];	/* legs */
+	char metadata[24];				/* one more, or "" */
 	uint64_t sectors;
 	unsigned int region;				/* sectors */
 	int view_fd, ingest_fd;				/* O_DIRECT */
 	int secondary_fd, hidden_fd, active_fd;		/* the backing devices */
 };
 
-/* Names begin with @prefix. Stage none; the caller sends "start". */
+/*
+ * Names begin with @prefix. Stage none; the caller sends "start". Metadata is
+ * on @set_metadata, whose first two blocks are blanked; NULL: in memory only.
+ */
+extern const char *set_metadata;
 void set_make(struct repl_set *set, const char *prefix, uint64_t sectors,
 	      unsigned int region, const char *secondary, const char *hidden,
 	      const char *active);
 void set_remove(struct repl_set *set);
+/*
+ * Only the view, or the view and the ingest: down, and up again as set_make()
+ * made them. Returns what the constructor or the resume says.
+ */
+void set_take_down(struct repl_set *set);
+int set_bring_up(struct repl_set *set);
 
 #endif

@@ -52,6 +52,7 @@ static unsigned int region = 8;	/* sectors */
 static unsigned int block = 512;
 static u64 sectors;
 static const char *backing = "null";
+static bool metadata;			/* on a device */
 static bool quiet_checkpoints;
 static unsigned int delay;	/* of reads of the secondary, ms */
 
@@ -263,10 +264,10 @@ static void dump_events(u64 sector, unsigned int last)
 
 static void print_replay(void)
 {
-	note("replay: model --seed %llu --steps %llu --threads %u --depth %u --region %u --block %u --backing %s --sectors %llu --delay %u%s",
+	note("replay: model --seed %llu --steps %llu --threads %u --depth %u --region %u --block %u --backing %s --sectors %llu --delay %u%s%s",
 	     (unsigned long long)seed, (unsigned long long)steps, threads, depth, region,
 	     block, backing, (unsigned long long)sectors, delay,
-	     quiet_checkpoints ? " --quiet-checkpoints" : "");
+	     metadata ? " --metadata" : "", quiet_checkpoints ? " --quiet-checkpoints" : "");
 }
 
 /* Locked. The first failure counts; then everything stops. */
@@ -1205,6 +1206,8 @@ static void set_up(void)
 		need(!errno, "dm-delay lies under the secondary");
 		dev[0] = path_of("mt-delay");
 	}
+	if (metadata)
+		set_metadata = make_backing("mt_metadata", MIB);
 	set_make(&set, "mt", sectors, region, dev[0], dev[1], dev[2]);
 
 	secondary = big_alloc(sectors * sizeof(struct cell));
@@ -1234,7 +1237,8 @@ static void options(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "steps", 1, NULL, 'n' }, { "threads", 1, NULL, 't' },
 		{ "depth", 1, NULL, 'd' }, { "region", 1, NULL, 'r' }, { "block", 1, NULL, 'b' },
 		{ "backing", 1, NULL, 'k' }, { "sectors", 1, NULL, 'z' },
-		{ "quiet-checkpoints", 0, NULL, 'q' }, { "delay", 1, NULL, 'y' }, { }
+		{ "quiet-checkpoints", 0, NULL, 'q' }, { "delay", 1, NULL, 'y' },
+		{ "metadata", 0, NULL, 'm' }, { }
 	};
 	int c;
 
@@ -1250,6 +1254,7 @@ static void options(int argc, char **argv)
 		case 'z': sectors = strtoull(optarg, NULL, 0); break;
 		case 'y': delay = atoi(optarg); break;
 		case 'q': quiet_checkpoints = true; break;
+		case 'm': metadata = true; break;
 		default: goto usage;
 		}
 	if (optind == argc && threads - 1 < MAX_THREADS && depth - 1 < MAX_DEPTH)
@@ -1257,7 +1262,7 @@ static void options(int argc, char **argv)
 usage:
 	fprintf(stderr, "usage: model [--seed N] [--steps N] [--threads 1..8] [--depth 1..32]\n"
 			"  [--region SECTORS] [--block 512|4096] [--backing null|cached|loop]\n"
-			"  [--sectors N] [--quiet-checkpoints] [--delay MS]\n");
+			"  [--sectors N] [--quiet-checkpoints] [--delay MS] [--metadata]\n");
 	exit(2);
 }
 

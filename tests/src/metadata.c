@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A repl-secondary with a metadata device: what it knows after it was removed
+ * and made again, what it refuses, and what each error of that device does.
+ * What a crash leaves is tests/crash's.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "repl.h"
+
+#define SECTORS 2048u			/* 1 MiB */
+#define SIZE (SECTORS * SECTOR)
+#define REGION 8u			/* sectors */
+#define BYTES (REGION * SECTOR)
+#define BLOCK 4096u
+#define LOG_START 8u			/* block: 2 superblocks, 2 areas of 1 + 2 */
+
+static struct repl_set set;
+static uint8_t *view, *secondary;	/* the model */
+static uint8_t *scratch;
+static uint64_t tag;
+
+static uint64_t sec(uint64_t region)
+{
+	return region * REGION;
+}
+
+static uint64_t at(uint64_t region)
+{
+	return region * BYTES;
+}
+
+static void begin(void)
+{
+	set_make(&set, "md", SECTORS, REGION, brd(0), brd(1), brd(2));
+	stamp(secondary, 0, SECTORS, ++tag);
+	need(!io_write(set.secondary_fd, 0, SIZE, secondary), "stamps");
+	memcpy(view, secondary, SIZE);
+	need(!io_fill(set.hidden_fd, 0, SIZE, 0xee), "garbage in hidden");
+	need(!io_fill(set.active_fd, 0, SIZE, 0xdd), "garbage in active");
+	errno = dm_message(set.view, "start");
+	need(!errno, "start");
+}
+
+static void end(void)
+{
+	set_remove(&set);
+}
+
+static void again(const char *what)
+{
+	set_take_down(&set);
+	ok_errno(set_bring_up(&set), 0, "%s: it can be made again", what);
+}
+
+static bool write_stamped(int fd, uint8_t *model, uint64_t offset, size_t len, int want,
+			  const char *what)
+{
+	int err;
+
+	stamp(scratch, offset / SECTOR, len / SECTOR, ++tag);
+	err = io_write(fd, offset, len, scratch);
+	if (!want)
+		memcpy(model + offset, scratch, len);
+	return ok_errno(err, want, "%s", what);
+}
+
+static bool ingest(uint64_t offset, size_t len, int want, const char *what)
+{
+	return write_stamped(set.ingest_fd, secondary, offset, len, want, what);
+}
+
+static bool view_write(uint64_t offset, size_t len, int want, const char *what)
+{
+	return write_stamped(set.view_fd, view, offset, len, want, what);
+}
+
+static void exact(const char *when)
+{
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact %s", when);
+	ok_content(set.secondary_fd, 0, SIZE, secondary, "the secondary is exact %s", when);
+}
+
+static void message(const char *text, int want)
+{
+	ok_errno(dm_message_text(set.view, text), want, "%s", text);
+}
+
+static void ok_state(const char *stage, uint64_t checkpoint, const char *when)
+{
+	struct repl_status st;
+
+	repl_status(set.view, &st);
+	ok_str(st.stage, stage, "the stage %s", when);
+	ok_u64(st.checkpoint, checkpoint, "the checkpoint id %s", when);
+}
+
+/* What is preserved stays so; what the view wrote does not. */
+static void running(void)
+{
+	uint8_t *base = io_alloc(SIZE);
+	struct repl_status st;
+
+	section("running");
+	begin();
+	memcpy(base, view, SIZE);
+	ingest(at(2), BYTES, 0, "an ingest write");
+	ingest(at(100) + SECTOR, 3 * BYTES, 0, "one across regions");
+	view_write(at(50), 2 * BYTES, 0, "a view write");
+	exact("before");
+	again("running");
+	memcpy(view, base, SIZE);	/* the checkpoint */
+	ok_state("running", 1, "afterwards");
+	exact("afterwards");
+	repl_status(set.view, &st);
+	ok_u64(st.active, 0, "active is empty");
+	ingest(at(2), BYTES, 0, "a write to a preserved region");
+	ingest(at(7), BYTES, 0, "a write to another");
+	exact("after more writes");
+	again("a second time");
+	exact("a second time");
+
+	message("checkpoint 7", 0);
+	memcpy(view, secondary, SIZE);
+	ingest(at(9), BYTES, 0, "a write after the checkpoint");
+	again("after a checkpoint");
+	ok_state("running", 7, "after a checkpoint");
+	exact("after a checkpoint");
+	end();
+}
+
+static void prepared(void)
+{
+	struct repl_status st;
+
+	section("prepared");
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write");
+	message("checkpoint_prepare 5", 0);
+	again("prepared");
+	repl_status(set.view, &st);
+	ok(st.is_prepared && st.prepared == 5, "it is still prepared");
+	ok_state("running", 1, "while it is prepared");
+	exact("while it is prepared");
+	ingest(at(3), BYTES, EIO, "no ingest write until it is decided");
+	ok_latched(set.view, "-", 0, 0);
+	exact("after that");
+	message("checkpoint", EBUSY);
+	message("checkpoint_abort 4", EBUSY);
+	message("checkpoint_abort 5", 0);
+	ingest(at(3), BYTES, 0, "ingest writes after the abort");
+	exact("after the abort");
+	message("checkpoint_prepare 6", 0);
+	again("prepared again");
+	message("checkpoint_commit 6", 0);
+	memcpy(view, secondary, SIZE);
+	ok_state("running", 6, "after the commit");
+	exact("after the commit");
+	ingest(at(4), BYTES, 0, "ingest writes after the commit");
+	message("checkpoint_prepare 7", 0);
+	again("prepared a third time");
+	message("failover", 0);
+	ok(wait_stage(set.view, "done"), "a failover of what was only prepared");
+	memcpy(secondary, view, SIZE);
+	exact("after the failover");
+	end();
+}
+
+/* A failover goes on where it was; nothing is merged over what is newer. */
+static void failover(void)
+{
+	struct repl_status st;
+
+	section("failover");
+	begin();
+	for (unsigned int i = 0; i < 40; i++)
+		need(!io_write(set.ingest_fd, at(3 * i), BYTES, scratch), "ingest writes");
+	ingest(at(120), 8 * BYTES, 0, "an ingest write");
+	view_write(at(10) + SECTOR, BYTES, 0, "a view write");
+	view_write(at(200), 4 * BYTES, 0, "another view write");
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact before");
+	message("job speed 1", 0);
+	message("failover", 0);
+	repl_status(set.view, &st);
+	ok_str(st.stage, "failover", "the merge takes its time");
+	view_write(at(3), BYTES, 0, "a view write to a region that waits");
+	view_write(at(6) + SECTOR, SECTOR, 0, "one to a part");
+	view_write(at(202), BYTES, 0, "one to what was in active");
+	ok_errno(io_flush(set.view_fd), 0, "flush of the view");
+	view_write(at(9), BYTES, 0, "one after the flush");
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact while it merges");
+	again("in the middle of a merge");
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact after it");
+	ok_errno(io_write(set.ingest_fd, 0, BYTES, scratch), EIO, "ingest is fenced still");
+	message("job speed 0", 0);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	memcpy(secondary, view, SIZE);
+	exact("after the merge");
+	again("after the merge");
+	ok_state("done", 1, "after the merge");
+	ok_errno(io_write(set.ingest_fd, 0, BYTES, scratch), EIO, "ingest is fenced still");
+	view_write(at(3), 9 * BYTES, 0, "a view write");
+	memcpy(secondary, view, SIZE);
+	again("after a view write");
+	exact("after a view write");
+	message("start", 0);
+	ingest(at(3), BYTES, 0, "an ingest write of the next run");
+	exact("in the next run");
+	again("in the next run");
+	ok_state("running", 2, "in the next run");
+	exact("in the next run, made again");
+	message("stop", 0);
+	memcpy(view, secondary, SIZE);
+	again("stopped");
+	ok_state("done", 2, "stopped");
+	ingest(at(3), BYTES, 0, "ingest goes straight through");
+	memcpy(view, secondary, SIZE);
+	exact("stopped");
+	end();
+}
+
+/* A log that is not enough for all of it is compacted, again and again. */
+static void compaction(void)
+{
+	struct repl_status st;
+	uint64_t most = 0;
+	unsigned int bad = 0;
+
+	section("compaction");
+	begin();
+	/* One region each time, one block each time: the worst case. */
+	for (unsigned int round = 0; round < 3; round++) {
+		for (unsigned int i = 0; i < SECTORS / REGION; i += 2) {
+			unsigned int r = (i * 37) % (SECTORS / REGION);
+
+			stamp(scratch, sec(r), REGION, ++tag);
+			bad += !!io_write(set.ingest_fd, at(r), BYTES, scratch);
+			memcpy(secondary + at(r), scratch, BYTES);
+			repl_status(set.view, &st);
+			if (st.log_used > most)
+				most = st.log_used;
+		}
+		if (round == 1) {
+			message("checkpoint", 0);
+			memcpy(view, secondary, SIZE);
+		}
+	}
+	ok_u64(bad, 0, "all writes pass");
+	ok(most > st.log_blocks / 4 && most <= st.log_blocks - 8,
+	   "the log was used, and never full: %llu of %llu blocks",
+	   (unsigned long long)most, (unsigned long long)st.log_blocks);
+	exact("afterwards");
+	again("compacted");
+	exact("compacted");
+	end();
+}
+
+/* An error is not forgotten with the table. */
+static void errors_stay(void)
+{
+	section("errors stay");
+	begin();
+	leg_fail(set.hidden, sec(5), REGION, LEG_WRITES);
+	ingest(at(5), BYTES, EIO, "an ingest write that cannot be preserved");
+	ok_latched(set.view, "cbw-write", EIO, sec(5));
+	leg_heal(set.hidden);
+	/* It is written with the next block at the latest. */
+	ingest(at(6), BYTES, 0, "another one");
+	again("with an error");
+	ok_latched(set.view, "cbw-write", EIO, 0);
+	message("checkpoint", EIO);
+	message("clear_error", 0);
+	message("checkpoint", 0);
+	memcpy(view, secondary, SIZE);
+	again("after clear_error");
+	ok_latched(set.view, "-", 0, 0);
+	exact("after clear_error");
+	end();
+}
+
+/*
+ * The metadata device fails: a first write gets EIO and the secondary has not
+ * been touched; what is preserved takes writes.
+ */
+static void first_write(enum leg_fault fault)
+{
+	uint64_t writes;
+
+	section("metadata fails (%s)", fault == LEG_ALL ? "all" : "writes");
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write before");
+	leg_fail(set.metadata, 0, 2048, fault);
+	writes = leg_writes(set.secondary);
+	ingest(at(5), BYTES, EIO, "a first write gets EIO");
+	ok_u64(leg_writes(set.secondary), writes, "nothing was sent to the secondary");
+	ok_latched(set.view, "metadata", EIO, sec(5));
+	ingest(at(2), BYTES, 0, "a write to a preserved region passes");
+	view_write(at(30), BYTES, 0, "a view write passes");
+	exact("while it fails");
+	message("checkpoint", EIO);
+	message("checkpoint_prepare 9", EIO);
+	leg_heal(set.metadata);
+	ingest(at(5), BYTES, 0, "a first write after it was mended");
+	exact("after it was mended");
+	message("checkpoint", EIO);
+	message("clear_error", 0);
+	message("checkpoint", 0);
+	memcpy(view, secondary, SIZE);
+	exact("after the checkpoint");
+	again("mended");
+	exact("made again");
+	end();
+}
+
+/*
+ * The record of a checkpoint fails. Read again, it is not there: nothing has
+ * happened. Where not even that can be said, ingest is refused.
+ */
+static void record(enum leg_fault fault)
+{
+	bool ambiguous = fault == LEG_ALL;
+
+	section("the record of a checkpoint fails (%s)", ambiguous ? "all" : "writes");
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write before");
+	if (!leg_fail(set.metadata, 0, 2048, fault)) {
+		skipped("this kernel", "reads alone that fail");
+		end();
+		return;
+	}
+	message("checkpoint", EIO);
+	ok_state("running", 1, "after it");
+	ok_latched(set.view, "metadata", EIO, ANY_SECTOR);
+	ingest(at(2), BYTES, ambiguous ? EIO : 0, "a write to a preserved region");
+	exact("while it fails");
+	message("failover", EIO);
+	ok_state("running", 1, "after a failover that could not be recorded");
+	if (ambiguous)
+		message("clear_error", EIO);
+	leg_heal(set.metadata);
+	if (ambiguous) {
+		ingest(at(2), BYTES, EIO, "still refused when it is mended");
+		message("clear_error", 0);
+		ingest(at(2), BYTES, 0, "not any more after clear_error");
+	}
+	exact("after it was mended");
+	again("mended");
+	ok_state("running", 1, "made again");
+	exact("made again");
+	end();
+
+	/* A failover needs no clear_error. */
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write before");
+	leg_fail(set.metadata, 0, 2048, fault);
+	message("checkpoint", EIO);
+	leg_heal(set.metadata);
+	message("failover", 0);
+	ok(wait_stage(set.view, "done"), "the failover works when it is mended");
+	memcpy(secondary, view, SIZE);
+	exact("after the failover");
+	again("after the failover");
+	exact("made again");
+	end();
+}
+
+/* The end of a merge cannot be recorded: it has failed, and can be tried again. */
+static void merge(void)
+{
+	section("the end of a merge fails");
+	begin();
+	ingest(at(2), 60 * BYTES, 0, "an ingest write");
+	message("job speed 1", 0);
+	message("failover", 0);
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	message("job speed 0", 0);
+	ok(wait_stage(set.view, "failover-failed"), "it fails");
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact");
+	ok_errno(io_flush(set.view_fd), EIO, "a flush of the view says so");
+	leg_heal(set.metadata);
+	view_write(at(20), BYTES, 0, "a view write");
+	ok_errno(io_flush(set.view_fd), 0, "a flush");
+	again("after the merge had failed");
+	ok(wait_stage(set.view, "done"), "the merge ends when it is made again");
+	memcpy(secondary, view, SIZE);
+	exact("afterwards");
+	end();
+}
+
+/*
+ * What is refused
+ */
+
+static void refused(const char *what, const char *why, int want)
+{
+	kmsg_mark();
+	ok_errno(set_bring_up(&set), want, "%s is refused", what);
+	ok(kmsg_find(why), "%s: the kernel says: %s", what, why);
+}
+
+static void poke(int fd, uint64_t offset, uint8_t with)
+{
+	uint64_t block = offset / BLOCK * BLOCK;
+
+	need(!io_read(fd, block, BLOCK, scratch), "read");
+	scratch[offset - block] ^= with;
+	need(!io_write(fd, block, BLOCK, scratch), "write");
+}
+
+static int make(const char *metadata, unsigned int region, uint64_t sectors, const char *features)
+{
+	return dm_load_one(set.view, sectors, "repl-secondary", "%s %s %s %s %u%s",
+			   dm_path(set.secondary), dm_path(set.hidden), dm_path(set.active),
+			   metadata, region, features);
+}
+
+static void refusals(void)
+{
+	char other[24] = "md-other";
+	int fd;
+	char uuid[37];
+
+	section("refused");
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write");
+	ingest(at(20), BYTES, 0, "another");
+	ingest(at(40), BYTES, 0, "a third");
+	set_take_down(&set);
+	fd = dev_open(set_metadata);
+	need(!io_read(fd, 0, BLOCK, scratch), "the superblock");
+	snprintf(uuid, sizeof(uuid),
+		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+		 scratch[8], scratch[9], scratch[10], scratch[11], scratch[12], scratch[13],
+		 scratch[14], scratch[15], scratch[16], scratch[17], scratch[18], scratch[19],
+		 scratch[20], scratch[21], scratch[22], scratch[23]);
+
+	need(!dm_create(set.view), "a device");
+	kmsg_mark();
+	ok_errno(make(dm_path(set.metadata), 2 * REGION, SECTORS, ""), EINVAL,
+		 "metadata of another region size");
+	ok(kmsg_find("Metadata belongs to another region size"), "in words");
+	ok_errno(make(dm_path(set.metadata), REGION, SECTORS - REGION, ""), EINVAL,
+		 "metadata of another length");
+	ok(kmsg_find("Metadata belongs to a device of another length"), "in words");
+	ok_errno(make(dm_path(set.metadata), REGION, SECTORS,
+		      " 2 uuid 01234567-89ab-4cde-8123-456789abcdef"), EINVAL,
+		 "metadata of another device");
+	ok(kmsg_find("Metadata belongs to another device"), "in words");
+	leg_make(other, set_metadata, 64);
+	ok_errno(make(dm_path(other), REGION, SECTORS, ""), ENOSPC,
+		 "a metadata device that has become shorter");
+	ok(kmsg_find("Metadata device is shorter than it was"), "in words");
+	dm_remove(other);
+	{
+		char features[96];
+
+		snprintf(features, sizeof(features), " 4 uuid %s min_checkpoint 1", uuid);
+		ok_errno(make(dm_path(set.metadata), REGION, SECTORS, features), 0,
+			 "the right uuid and the right checkpoint");
+		ok_errno(dm_resume(set.view), 0, "it resumes");
+		ok(strstr(dm_table(set.view), features) != NULL, "the table says so too");
+		dm_remove(set.view);
+		need(!dm_create(set.view), "a device");
+	}
+	ok_errno(make(dm_path(set.metadata), REGION, SECTORS, " 2 min_checkpoint 2"), 0,
+		 "an older checkpoint than there should be");
+	kmsg_mark();
+	ok_errno(dm_resume(set.view), ESTALE, "does not resume");
+	ok(kmsg_find("Metadata is of an older checkpoint"), "in words");
+	dm_remove(set.view);
+
+	/* One superblock is enough; both are not to be missed. */
+	poke(fd, 100, 1);
+	ok_errno(set_bring_up(&set), 0, "one damaged superblock does no harm");
+	exact("with one superblock");
+	set_take_down(&set);
+	poke(fd, BLOCK + 100, 1);
+	refused("damage to both superblocks", "Metadata superblock is damaged", EUCLEAN);
+	poke(fd, BLOCK + 100, 1);
+	poke(fd, 100, 1);
+
+	/* In the middle of the log: others relied on it. */
+	poke(fd, (LOG_START + 3) * BLOCK + 2000, 1);
+	refused("a damaged block of the log", "Metadata log has a damaged block", EUCLEAN);
+	poke(fd, (LOG_START + 3) * BLOCK + 2000, 1);
+
+	leg_fail(set.metadata, (LOG_START + 2) * REGION, REGION, LEG_ALL);
+	refused("a block of the log that cannot be read", "Cannot read the metadata log", EIO);
+	leg_heal(set.metadata);
+	leg_fail(set.metadata, 0, 16, LEG_ALL);
+	refused("a superblock that cannot be read", "Cannot read the metadata superblock", EIO);
+	leg_heal(set.metadata);
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	refused("a metadata device that cannot be written", "cannot write to the metadata device",
+		EIO);
+	leg_heal(set.metadata);
+	ok_errno(set_bring_up(&set), 0, "after all that it is as it was");
+	exact("after all that");
+
+	kmsg_mark();
+	ok_errno(dm_make(other, SECTORS, "repl-secondary", "%s %s %s %s %u", brd(4), brd(5),
+			 brd(6), dm_path(set.metadata), REGION), EBUSY,
+		 "metadata of a live repl-secondary");
+	ok(kmsg_find("Metadata device belongs to another repl-secondary"), "in words");
+	set_take_down(&set);
+
+	need(!io_fill(fd, 0, 2 * BLOCK, 0x41), "something else");
+	refused("a device with something else on it", "Metadata device has no dm-repl superblock",
+		EUCLEAN);
+	need(!io_fill(fd, 0, 2 * BLOCK, 0), "blank");
+	close(fd);
+	ok_errno(set_bring_up(&set), 0, "a blank device is formatted");
+	ok_state("none", 0, "then");
+	end();
+}
+
+int main(void)
+{
+	watchdog(300);
+	console_quiet();
+	brd_load(7, SIZE);
+	at_end(backing_remove_all);
+	at_end(dm_remove_all);
+	view = io_alloc(SIZE);
+	secondary = io_alloc(SIZE);
+	scratch = io_alloc(SIZE);
+	set_metadata = brd(3);
+
+	running();
+	prepared();
+	failover();
+	compaction();
+	errors_stay();
+	first_write(LEG_WRITES);
+	first_write(LEG_ALL);
+	record(LEG_WRITES);
+	record(LEG_ALL);
+	merge();
+	refusals();
+	return tap_end();
+}
