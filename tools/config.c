@@ -77,10 +77,7 @@ static int parse_path(const char *text, void *field, struct repl_error *error)
 
 static int parse_metadata(const char *text, void *field, struct repl_error *error)
 {
-	if (strcmp(text, "-"))
-		return error_set(error, REPL_EXIT_CONFIG,
-				 "\"%s\" is not \"-\", the only choice for now", text);
-	return 0;
+	return strcmp(text, "-") ? parse_path(text, field, error) : 0;
 }
 
 static int parse_yes_no(const char *text, void *field, struct repl_error *error)
@@ -677,6 +674,9 @@ static int build_volume_on(struct reader *reader, const struct repl_config *conf
 	if (!on->hidden != !on->active)
 		return fail(reader, section->line, "%s needs both hidden and active, or none",
 			    title(section));
+	if (on->metadata && !on->hidden)
+		return fail(reader, section->line, "%s has metadata, but no hidden and active",
+			    title(section));
 	if (!on->hidden && i != config->primary)
 		return fail(reader, section->line,
 			    "%s needs hidden and active, as %s is secondary at first",
@@ -841,10 +841,18 @@ static int add_device(struct reader *reader, const struct device *all, struct de
 	return 0;
 }
 
+/* Metadata may be "-", which is none. */
+static bool names_device(const struct section *section, const char *key)
+{
+	const char *value = section->value[find_key(SECTION_ON, key)];
+
+	return value && strcmp(value, "-");
+}
+
 static int check_devices(struct reader *reader, const struct repl_config *config,
 			 const struct repl_host *host)
 {
-	static const char * const names[] = { "disk", "hidden", "active" };
+	static const char * const names[] = { "disk", "hidden", "active", "metadata" };
 	struct device *all = calloc(config->volumes * ARRAY_SIZE(names), sizeof(*all));
 	const struct section *section;
 	struct device *device = all;
@@ -856,7 +864,7 @@ static int check_devices(struct reader *reader, const struct repl_config *config
 	for (v = 0; v < config->volumes && !ret; v++) {
 		section = find_section(reader, SECTION_ON, config->volume[v].name, host->name);
 		for (n = 0; n < ARRAY_SIZE(names) && !ret; n++)
-			if (section->value[find_key(SECTION_ON, names[n])])
+			if (names_device(section, names[n]))
 				ret = add_device(reader, all, device++, section, names[n]);
 	}
 	while (device-- > all)

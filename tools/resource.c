@@ -168,8 +168,9 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 	if (there < 0)
 		return -1;
 	if (!there) {
-		snprintf(params, sizeof(params), "%s %s %s - %llu", on->disk, on->hidden,
-			 on->active, (unsigned long long)volume->region_size / 512);
+		snprintf(params, sizeof(params), "%s %s %s %s %llu", on->disk, on->hidden,
+			 on->active, on->metadata ?: "-",
+			 (unsigned long long)volume->region_size / 512);
 		step(dry_run, "make %s: repl-secondary %s", view, params);
 		if (!dry_run && dm_create(view, sectors, "repl-secondary", params, error))
 			return -1;
@@ -292,7 +293,9 @@ static int may_go(const struct repl_resource *resource, unsigned int i,
 		return 0;
 	if (status_of(name, REPL_SECONDARY, &status, error))
 		return -1;
-	if (status.stage == REPL_STAGE_NONE || status.stage == REPL_STAGE_DONE)
+	/* With metadata on a device nothing is lost by that. */
+	if (status.stage == REPL_STAGE_NONE || status.stage == REPL_STAGE_DONE ||
+	    status.secondary.has_metadata)
 		return 0;
 	return error_set(error, REPL_EXIT_REFUSED,
 			 "%s is in stage %s: its checkpoint would be lost; 'replctl failover' or 'replctl stop' first, or --force",

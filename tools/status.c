@@ -75,6 +75,9 @@ static const struct class classes[] = {
 	[REPL_MERGE_FLUSH] = {
 		"merge-flush", "the merge cannot flush the secondary disk at its end",
 		"repair the secondary disk" THEN_RETRY, true },
+	[REPL_METADATA] = {
+		"metadata", "the metadata device cannot be written, so a write or a checkpoint could not be recorded; no checkpoint until a resync",
+		"check the metadata device (`replctl metadata check`) or replace it" THEN_SYNC },
 	[REPL_PEER_WRITE] = {
 		"peer-write", "the peer did not take a write; nothing is forwarded any more",
 		"repair the connection or the peer" THEN_SYNC },
@@ -274,6 +277,22 @@ static void read_progress(struct reader *r, struct repl_secondary_status *s)
 	s->job_done = to_number(r, "job progress", word, s->job_total);
 }
 
+static void read_metadata(struct reader *r, struct repl_secondary_status *s)
+{
+	char *word = next_word(r, "metadata"), *blocks = strchr(word, '/');
+
+	if (!strcmp(word, "-"))
+		return;
+	if (!blocks) {
+		bad(r, "metadata", word);
+		return;
+	}
+	*blocks++ = 0;
+	s->has_metadata = true;
+	s->log_blocks = to_number(r, "metadata", blocks, UINT64_MAX);
+	s->log_used = to_number(r, "metadata", word, s->log_blocks);
+}
+
 static void read_secondary(struct reader *r, struct repl_status *status)
 {
 	struct repl_secondary_status *s = &status->secondary;
@@ -294,7 +313,9 @@ static void read_secondary(struct reader *r, struct repl_status *status)
 		bad(r, "job state", job_states[s->job_state]);
 	read_progress(r, s);
 	s->job_speed = number(r, "job speed", UINT64_MAX / KIB);
-	read_latched(r, &status->latched, REPL_CBW_READ, REPL_MERGE_FLUSH);
+	read_latched(r, &status->latched, REPL_CBW_READ, REPL_METADATA);
+	if (r->next)	/* a module before metadata devices says nothing */
+		read_metadata(r, s);
 }
 
 static void read_ingest(struct reader *r, struct repl_status *status)
@@ -553,6 +574,17 @@ static struct json_object *json_ingest(const struct repl_status *status)
 	return ingest;
 }
 
+static struct json_object *json_metadata(const struct repl_secondary_status *s)
+{
+	struct json_object *metadata = json_object_new_object();
+
+	if (!metadata)
+		return NULL;
+	add_number(metadata, "log_blocks_used", s->log_used);
+	add_number(metadata, "log_blocks", s->log_blocks);
+	return metadata;
+}
+
 static void json_secondary(const struct repl_report *report, struct json_object *to)
 {
 	const struct repl_secondary_status *s = &report->status->secondary;
@@ -569,6 +601,7 @@ static void json_secondary(const struct repl_report *report, struct json_object 
 	add(to, "job", json_job(report));
 	add_maybe(to, "job_speed_limit_bytes_per_second", s->job_speed, s->job_speed * KIB);
 	add(to, "ingest", report->ingest ? json_ingest(report->ingest) : NULL);
+	add(to, "metadata", s->has_metadata ? json_metadata(s) : NULL);
 }
 
 static void json_primary(const struct repl_report *report, struct json_object *to)
@@ -741,6 +774,8 @@ static void words_secondary(const struct repl_report *report, unsigned int width
 		fprintf(to, " of %s\n", size_text(text, sizeof(text),
 						  region_bytes(report, s->regions)));
 	}
+	if (!s->has_metadata && report->status->stage != REPL_STAGE_DONE)
+		fputs("  no metadata device: a crash of this host loses the checkpoint\n", to);
 	words_job(report, width, to);
 	if (ingest && !ingest->ingest.is_bound)
 		fputs("  ingest has no repl-secondary: all its I/O fails\n", to);

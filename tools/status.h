@@ -60,6 +60,7 @@ enum repl_class {
 	REPL_MERGE_READ,
 	REPL_MERGE_WRITE,
 	REPL_MERGE_FLUSH,
+	REPL_METADATA,
 	REPL_PEER_WRITE,	/* of repl-primary */
 	REPL_PEER_FLUSH,
 	REPL_NR_CLASSES,
@@ -68,7 +69,7 @@ enum repl_class {
 /* A resync, then clear_error, before the next start or checkpoint. */
 #define REPL_CLASSES_STOP_CHECKPOINTS					\
 	(1u << REPL_CBW_READ | 1u << REPL_CBW_WRITE |			\
-	 1u << REPL_SECONDARY_WRITE | 1u << REPL_FLUSH)
+	 1u << REPL_SECONDARY_WRITE | 1u << REPL_FLUSH | 1u << REPL_METADATA)
 
 struct repl_latched {
 	unsigned int classes;		/* 1u << enum repl_class */
@@ -88,6 +89,8 @@ struct repl_secondary_status {
 	enum repl_job_state job_state;
 	uint64_t job_done, job_total;	/* regions; done <= total */
 	uint64_t job_speed;		/* KiB/s, 0 = unlimited */
+	bool has_metadata;		/* a device; else maps are in memory only */
+	uint64_t log_used, log_blocks;	/* of its log; used <= blocks */
 };
 
 struct repl_ingest_status {

@@ -508,8 +508,13 @@ static void volume_values(void **state)
 		":11: hidden: \"-\" is not an absolute path");
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "active = x\n" ON_BETA,
 		":11: active: \"x\" is not an absolute path");
-	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "metadata = /dev/none/meta\n" ON_BETA,
-		":11: metadata: \"/dev/none/meta\" is not \"-\", the only choice for now");
+	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "metadata = meta\n" ON_BETA,
+		":11: metadata: \"meta\" is not an absolute path");
+	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "metadata = /none/meta\n" ON_BETA,
+		":9: [volume data on alpha] has metadata, but no hidden and active");
+	refuses(RESOURCE HOSTS VOLUME ON_ALPHA
+		"hidden = /none/h\nactive = /none/a\nmetadata = /none/h\n" ON_BETA,
+		":13: metadata: /none/h is hidden of volume data already (line 11)");
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "hidden = /none/h\n" ON_BETA,
 		":9: [volume data on alpha] needs both hidden and active, or none");
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "active = /none/h\n" ON_BETA,

@@ -138,7 +138,15 @@ static void primary_fields(void **state)
 
 static void newer_kernels(void **state)
 {
-	parsed(GOOD_SECONDARY " more words-of 17 its/own");
+	parsed(GOOD_SECONDARY " 1/2 more words-of 17 its/own");
+	assert_false(parsed(GOOD_SECONDARY " -").secondary.has_metadata);
+	assert_false(parsed(GOOD_SECONDARY).secondary.has_metadata);
+	assert_true(parsed(GOOD_SECONDARY " 17/4088").secondary.has_metadata);
+	assert_int_equal(parsed(GOOD_SECONDARY " 17/4088").secondary.log_used, 17);
+	assert_int_equal(parsed(GOOD_SECONDARY " 17/4088").secondary.log_blocks, 4088);
+	refused(GOOD_SECONDARY " 17");
+	refused(GOOD_SECONDARY " 3/2");
+	refused(GOOD_SECONDARY " /2");
 	parsed(GOOD_PRIMARY " 5");
 	parsed("ingest none bound open x");
 	refused(GOOD_SECONDARY " ");
@@ -239,8 +247,8 @@ static void extremes(void **state)
 	struct repl_status s = parsed(
 		"secondary running " U64_MAX " " U64_MAX " 8192 4398046511103 4398046511103 "
 		"4398046511103 " U64_MAX " merge running " U64_MAX "/" U64_MAX
-		" 18014398509481983 cbw-read,cbw-write,secondary-write,flush,view-read,view-write,merge-read,merge-write,merge-flush 4095 "
-		U64_MAX);
+		" 18014398509481983 cbw-read,cbw-write,secondary-write,flush,view-read,view-write,merge-read,merge-write,merge-flush,metadata 4095 "
+		U64_MAX " " U64_MAX "/" U64_MAX);
 	struct repl_report report = { .resource = "r", .volume = "v", .status = &s,
 				      .sectors = UINT64_MAX };
 	struct json_object *o = status_json(&report);
@@ -446,6 +454,8 @@ static void text(void **state)
 	says("secondary done 4 - 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "not needed");
 	says(GOOD_SECONDARY, "ingest none unbound open", "replctl adjust res");
 	says(GOOD_SECONDARY, "ingest done bound fenced", "fenced");
+	says(GOOD_SECONDARY, NULL, "no metadata device");
+	says(GOOD_SECONDARY " -", NULL, "no metadata device");
 	says(GOOD_PRIMARY, NULL, "100 writes, 90 forwarded, 10 missed");
 	says("primary none sync failed 1 0 1 peer-write 5 8", NULL, "Input/output error at sector 8");
 	says("primary none sync detached 1 0 1 - 0 -", NULL, "no peer is attached");
@@ -455,7 +465,7 @@ static void text(void **state)
 			 "primary none sync failed 1 0 1 %s 5 64", status_class_name(i));
 		says(line, NULL, status_class_name(i));
 		says(line, NULL, "what to do: ");
-		says(line, NULL, i <= REPL_FLUSH || i >= REPL_PEER_WRITE ? "then resync" :
+		says(line, NULL, i <= REPL_FLUSH || i >= REPL_METADATA ? "then resync" :
 				 i <= REPL_VIEW_WRITE ? "clear_error" : "retry");
 	}
 	rate_add(&rate, SECOND, 0);
