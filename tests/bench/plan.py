@@ -10,6 +10,8 @@ SLOW_NS = 100000
 
 SNAPSHOTS = ["snapshot_p_4k", "snapshot_p_64k", "snapshot_n_4k", "snapshot_n_64k"]
 REPL = ["repl_4k", "repl_64k"]
+# With a metadata device
+REPL_P = ["repl_p_4k", "repl_p_64k"]
 FIRST = ["first_write_4k_in_64k", "first_write_64k_seq", "first_write_4k_random"]
 
 # Less of a random workload is enough at depth 1: the clock is finer than it.
@@ -99,9 +101,23 @@ def view_groups(short):
     return groups
 
 
+def persistent_groups(short):
+    """With a metadata device, beside the same without and persistent snapshots."""
+    groups = []
+    for device in REPL_P:
+        cells = first_writes(device, 32)
+        if not short or device == "repl_p_4k":
+            cells.append(cell("rewrite_4k_random"))
+        for depth in (1,) if short else (8, 1):
+            cells += first_writes(device, depth)
+        groups.append(group(device, *cells))
+    return groups
+
+
 def repl_groups(short):
     if not short:
-        return ([group(d, *all_cells(d)) for d in REPL] +
+        return (persistent_groups(short) +
+                [group(d, *all_cells(d)) for d in REPL] +
                 [group(d, cell("first_write_4k_in_64k"),
                        cell("first_write_4k_random"),
                        cell("first_write_64k_seq"))
@@ -115,13 +131,16 @@ def repl_groups(short):
         groups.append(group(device, *cells, *first_writes(device, 1)))
     for device in ("limit_4k", "limit_64k"):
         groups.append(group(device, *first_writes(device, 32)))
-    return groups + view_groups(short)
+    return groups + persistent_groups(short) + view_groups(short)
 
 
 def base_groups(short):
     if not short:
         names = ["raw", "linear"] + SNAPSHOTS + ["thin_64k", "era_64k"]
         groups = [group(d, *all_cells(d)) for d in names]
+        for g in groups:
+            if "_p_" in g["device"]:
+                g["cells"] += first_writes(g["device"], 8)
         groups[1]["cells"] += [cell("read_4k_random"), cell("read_64k_seq"),
                                cell("read_4k_random", depth=1)]
         return groups
@@ -140,7 +159,7 @@ def slow_groups(short, repl):
         names = ["linear"] + SNAPSHOTS
     if repl:
         # What the same copies cost with nothing else: says why a row falls short.
-        names = names + REPL + ["limit_4k", "limit_64k"]
+        names = names + REPL + REPL_P + ["limit_4k", "limit_64k"]
     return [group(d, *first_writes(d, 32)) for d in names]
 
 
@@ -163,7 +182,7 @@ def main_plan(short, repl):
     }]
     if repl:
         phases.append({"phase": "switch", "checkpoint": switch,
-                       "failover": switch})
+                       "failover": switch, "metadata_ns": SLOW_NS})
         phases.append({"phase": "memory", "gib": [1, 1024]})
     return {"repl": repl, "phases": phases}
 

@@ -133,6 +133,50 @@ def compare(res, rows, group, mine, workload, factor, others, depth=32,
                 note=note, group=group))
 
 
+def persistent_rows(res, rows):
+    """With a metadata device."""
+    firsts = (("4k", "first_write_4k_random", "4k", 1.05),
+              ("4k", "first_write_64k_seq", "4k", 3.0),
+              ("64k", "first_write_64k_seq", "64k", 1.2),
+              ("64k", "first_write_4k_in_64k", "64k", 1.2))
+    group = "with a metadata device, against none"
+    for size, workload, _, _ in firsts:
+        mine = res.io_index.get(("repl_p_" + size, workload, 32, 1, FAST_NS))
+        value = ratio(res.io("repl_p_" + size, workload),
+                      res.io("repl_" + size, workload))
+        rows.append(Row("%s, %s KiB regions, depth 32" % (
+            FIRST_NAMES[workload], size[:-1]), 0.85, value, unit="x", group=group))
+        if workload != "first_write_64k_seq":
+            rows.append(Row("%s, %s KiB regions, depth 32: metadata blocks" % (
+                FIRST_NAMES[workload], size[:-1]), 1 / 8,
+                ratio(mine and mine["metadata_blocks"], mine and mine["ios"]),
+                at_most=True, unit="a first write", group=group))
+    for size in ("4k", "64k"):
+        value = ratio(res.io("repl_p_" + size, "rewrite_4k_random"),
+                      res.io("repl_" + size, "rewrite_4k_random"))
+        if value is not None or size == "4k":
+            rows.append(Row("rewrite, 4 KiB random, %s KiB regions, depth 32" %
+                            size[:-1], 1.0, value, slack=NOISE, unit="x",
+                            group=group))
+    for depth in (32, 8, 1):
+        group = "with a metadata device, against persistent dm-snapshot, depth %d" % depth
+        for size, workload, chunk, factor in firsts:
+            value = ratio(res.io("repl_p_" + size, workload, depth),
+                          res.io("snapshot_p_" + chunk, workload, depth))
+            if value is None and depth == 8:
+                continue
+            rows.append(Row("%s, %s KiB regions" % (FIRST_NAMES[workload], size[:-1]),
+                            factor if depth == 32 else 1.0 if depth == 1 else None,
+                            value, slack=NOISE if depth == 1 else 0.0,
+                            unit="x dm-snapshot P %s KiB" % chunk[:-1], group=group))
+    group = "with a metadata device, 100 us per I/O and flush, depth 32"
+    for size, workload, chunk, _ in firsts:
+        rows.append(Row("%s, %s KiB regions" % (FIRST_NAMES[workload], size[:-1]), 2.0,
+                        ratio(res.io("repl_p_" + size, workload, ns=SLOW_NS),
+                              res.io("snapshot_p_" + chunk, workload, ns=SLOW_NS)),
+                        unit="x dm-snapshot P %s KiB" % chunk[:-1], group=group))
+
+
 def build_rows(res):
     rows = []
     linear = {w: res.io("linear", w) for w in ("rewrite_4k_random",
@@ -229,10 +273,14 @@ def build_rows(res):
                             1.0, value, slack=NOISE, group=group,
                             unit="x dm-snapshot P %s KiB" % size[:-1]))
 
+    persistent_rows(res, rows)
+
     group = "checkpoint, failover, merge"
     few = {}
     for kind, name in (("checkpoint", "checkpoint"),
-                       ("failover", "failover to writable view")):
+                       ("failover", "failover to writable view"),
+                       ("checkpoint_p", "checkpoint, metadata device"),
+                       ("failover_p", "failover to writable view, metadata device")):
         few[kind] = res.time(kind, dirty=10)
         many = res.time(kind, dirty=1000000)
         note = ""
@@ -242,10 +290,11 @@ def build_rows(res):
         rows.append(Row("%s: 1,000,000 dirty regions against 10" % name, SAME,
                         ratio(many, few[kind]), at_most=True, unit="x", note=note,
                         group=group))
-    worst = res.times("failover")
-    rows.append(Row("failover to writable view, the slowest", 10,
-                    max(worst) / 1e6 if worst else None, at_most=True, unit="ms",
-                    group=group))
+    for kind, name in (("failover", ""), ("failover_p", ", metadata device")):
+        worst = res.times(kind)
+        rows.append(Row("failover to writable view%s, the slowest" % name, 10,
+                        max(worst) / 1e6 if worst else None, at_most=True,
+                        unit="ms", group=group))
     for shape, region, name in (("whole", 8, "merge, all regions, 4 KiB"),
                                 ("whole", 128, "merge, all regions, 64 KiB"),
                                 ("scattered", 8,
@@ -283,8 +332,7 @@ def build_rows(res):
     return rows
 
 
-FUTURE = ["persistent metadata against none",
-          "primary write latency, asynchronous, peer 10 ms away"]
+FUTURE = ["primary write latency, asynchronous, peer 10 ms away"]
 
 
 def number(value):
