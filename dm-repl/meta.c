@@ -152,9 +152,10 @@ bool repl_state_decode(const struct repl_disk_state *disk,
 	if (disk->stage >= REPL_NR_DISK_STAGES ||
 	    (disk->flags & ~REPL_STATE_FLAGS))
 		return false;
-	if (state->flags & REPL_STATE_PREPARED)
-		return state->stage == REPL_DISK_RUNNING &&
-		       state->prepared > state->checkpoint;
+	if ((state->flags & REPL_STATE_PREPARED) &&
+	    (state->stage != REPL_DISK_RUNNING ||
+	     state->prepared <= state->checkpoint))
+		return false;
 	/* A merge without the fence, or the fence under a running chain */
 	if (state->stage == REPL_DISK_FAILOVER)
 		return state->flags & REPL_STATE_FENCED;
@@ -578,10 +579,9 @@ static int replay_log(struct replay *p)
 		u64 seq = result->next;
 		int r;
 
-		if (result->blocks == meta->layout.log_blocks) {
-			p->why = "Metadata log has no end";
-			return -EUCLEAN;
-		}
+		/* Full: changes of state take the reserve to its last block. */
+		if (result->blocks == meta->layout.log_blocks)
+			return 0;
 		log = replay_log_block(p, seq);
 		if (!log || !repl_block_ok(log, REPL_MAGIC_LOG, meta->uuid,
 					   repl_log_block(&meta->layout, seq)) ||
