@@ -244,6 +244,13 @@ struct list_head {
 
 #define INIT_LIST_HEAD(l) ((l)->next = (l)->prev = (l))
 
+/* work: only its structures */
+struct workqueue_struct;
+struct work_struct {
+	void (*func)(struct work_struct *work);
+	bool pending;
+};
+
 /* slabs and pools */
 struct kmem_cache {
 	size_t size;
