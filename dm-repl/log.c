@@ -504,6 +504,7 @@ static int log_settle(struct repl_log *log, int error)
 {
 	u8 *again = log->buffer + REPL_LOG_BATCH * REPL_BLOCK_SIZE;
 	size_t size = (size_t)log->nr_blocks * REPL_BLOCK_SIZE;
+	bool was = log->ambiguous;
 
 	log->ambiguous = true;
 	if (!log_place(log, log->buffer, log->io->append)) {
@@ -513,8 +514,12 @@ static int log_settle(struct repl_log *log, int error)
 	if (log_place(log, again, log->io->reread))
 		return error;
 	if (memcmp(log->buffer, again, size)) {
-		/* The last one counts only with all before it. */
-		log->ambiguous = false;
+		/*
+		 * The last one counts only with all before it. But if there
+		 * was a change before whose fate is not known, it may be what
+		 * is there.
+		 */
+		log->ambiguous = was;
 		return error;
 	}
 	if (log->io->flush(log->io, REPL_LOG_DEV_META))
