@@ -572,10 +572,9 @@ static int replay_log(struct replay *p)
 		u64 seq = result->next;
 		int r;
 
-		if (result->blocks == meta->layout.log_blocks) {
-			p->why = "Metadata log has no end";
-			return -EUCLEAN;
-		}
+		/* Full: changes may take all of it. There is room for no other. */
+		if (result->blocks == meta->layout.log_blocks)
+			return 0;
 		/* Not read once more: it could be the next one after all. */
 		p->why = "Cannot read the metadata log";
 		log = replay_log_block(p, seq);
