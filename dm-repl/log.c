@@ -223,28 +223,49 @@ static int compact_bitmap(struct repl_log *log, u64 nr)
 	return r ? r : 1;
 }
 
+/* Bitmap blocks [begin, end), whose bits in the summary begin with @base. */
+static int compact_bitmaps(struct repl_log *log, u64 begin, u64 end, u64 base)
+{
+	struct repl_disk_bits *summary = (void *)log->summary;
+	u64 nr;
+	int r;
+
+	for (nr = begin; nr < end; nr++) {
+		r = READ_ONCE(log->stopping) ? -ESHUTDOWN :
+					       compact_bitmap(log, nr);
+		if (r < 0)
+			return r;
+		if (r)
+			summary->bits[(nr - base) >> 3] |= 1 << ((nr - base) & 7);
+	}
+	return 0;
+}
+
+/*
+ * Active's map is read before hidden's: a merge clears them in the other
+ * order. So a region may be seen in active only, which is good until it is
+ * noted that it was merged, but never in hidden only, which has what was
+ * before active. Hence from the end to the beginning.
+ */
 static int compact_area(struct repl_log *log)
 {
 	const struct repl_layout *layout = &log->new.layout;
-	struct repl_disk_bits *summary = (void *)log->summary;
-	u64 index, nr = 0;
+	u64 index = layout->summary_blocks;
 	int r;
 
-	for (index = 0; index < layout->summary_blocks; index++) {
-		u64 base = index * REPL_BITMAP_BITS;
-		u64 end = min(base + REPL_BITMAP_BITS, 2 * layout->map_blocks);
+	while (index--) {
+		u64 begin = index * REPL_BITMAP_BITS;
+		u64 end = min(begin + REPL_BITMAP_BITS, 2 * layout->map_blocks);
+		u64 active = clamp(layout->map_blocks, begin, end);
 
-		memset(summary, 0, sizeof(*summary));
-		for (; nr < end; nr++) {
-			r = READ_ONCE(log->stopping) ? -ESHUTDOWN :
-						       compact_bitmap(log, nr);
-			if (r < 0)
-				return r;
-			if (r)
-				summary->bits[(nr - base) >> 3] |=
-					1 << ((nr - base) & 7);
-		}
-		r = compact_block(log, index, log->summary, REPL_MAGIC_SUMMARY);
+		memset(log->summary, 0, REPL_BLOCK_SIZE);
+		r = compact_bitmaps(log, active, end, begin);
+		smp_rmb();	/* pairs with the barriers of repl_map_set() */
+		if (!r)
+			r = compact_bitmaps(log, begin, active, begin);
+		if (!r)
+			r = compact_block(log, index, log->summary,
+					  REPL_MAGIC_SUMMARY);
 		if (r)
 			return r;
 	}
