@@ -24,6 +24,7 @@ struct log_batch {
 	struct repl_log_entry *change;	/* the last of them, or NULL */
 	struct repl_log_notes *notes;	/* or NULL */
 	bool dropped;			/* notes that it makes void */
+	bool block;			/* one at least, for the errors */
 	unsigned int extents;		/* of entries */
 	u32 errors;
 	unsigned int failed;		/* device */
@@ -422,8 +423,10 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 		log->notes = log->spare;
 		log->spare = NULL;
 	}
-	return !list_empty(&batch->entries) || batch->notes ||
-	       (batch->errors != log->state.errors && log_room(log, false));
+	/* Not in the reserve: and behind that is the tail. */
+	batch->block = batch->errors != log->state.errors &&
+		       log_room(log, false);
+	return !list_empty(&batch->entries) || batch->notes || batch->block;
 }
 
 static struct repl_disk_log *log_last(struct repl_log *log)
@@ -576,7 +579,7 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 		log_new_block(log);
 		flush |= batch->change->flush;
 	}
-	if (!log->nr_blocks && batch->errors != log->state.errors)
+	if (!log->nr_blocks && batch->block)
 		log_new_block(log);
 	if (!log->nr_blocks)
 		return 0;	/* barriers, and nothing before them */
