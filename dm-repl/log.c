@@ -24,7 +24,8 @@ struct log_batch {
 	struct repl_log_entry *change;	/* the last of them, or NULL */
 	struct repl_log_notes *notes;	/* or NULL */
 	bool dropped;			/* notes that it makes void */
-	bool block;			/* one at least, for the errors */
+	bool block;			/* one at least: errors, or it is ... */
+	bool clean;			/* to overwrite what failed */
 	unsigned int extents;		/* of entries */
 	u32 errors;
 	unsigned int failed;		/* device */
@@ -168,7 +169,7 @@ static void compact_start(struct repl_log *log)
 {
 	u64 most = log->meta.layout.log_blocks / 4;
 
-	if (log->compacting)
+	if (log->compacting || (log->torn && !log->super_pending))
 		return;
 	if (!log->super_pending) {
 		log->new = log->meta;
@@ -398,6 +399,12 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 	if (full) {
 		*error = log->compact_error;
 		log->compact_error = 0;
+		if (!*error && log->torn && !log->compacting &&
+		    !log->super_pending) {
+			batch->errors = log->errors;
+			batch->block = batch->clean = true;
+			return true;
+		}
 		if (!*error) {
 			log->compact_awaited = true;
 			compact_start(log);
@@ -598,6 +605,7 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 	r = log_place(log, log->buffer, log->io->append);
 	if (r && (batch->change || log->ambiguous))
 		r = log_settle(log, r);
+	log->torn = r;
 	if (r)
 		return r;
 
@@ -620,6 +628,12 @@ static void log_finish(struct repl_log *log, struct log_batch *batch, int error)
 	struct repl_log_entry *entry, *next;
 	unsigned long flags;
 
+	if (error && batch->clean) {
+		/* They wait for a compaction that cannot begin. */
+		spin_lock_irqsave(&log->lock, flags);
+		take_all(log, &batch->entries);
+		spin_unlock_irqrestore(&log->lock, flags);
+	}
 	list_for_each_entry_safe(entry, next, &batch->entries, list) {
 		list_del_init(&entry->list);
 		entry->done(entry, error, error ? batch->failed : 0);
