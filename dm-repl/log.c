@@ -24,6 +24,8 @@ struct log_batch {
 	struct repl_log_entry *change;	/* the last of them, or NULL */
 	struct repl_log_notes *notes;	/* or NULL */
 	bool dropped;			/* notes that it makes void */
+	bool block;			/* one at least: errors, or it is ... */
+	bool clean;			/* to overwrite what failed */
 	unsigned int extents;		/* of entries */
 	u32 errors;
 	unsigned int failed;		/* device */
@@ -167,7 +169,7 @@ static void compact_start(struct repl_log *log)
 {
 	u64 most = log->meta.layout.log_blocks / 4;
 
-	if (log->compacting)
+	if (log->compacting || (log->torn && !log->super_pending))
 		return;
 	if (!log->super_pending) {
 		log->new = log->meta;
@@ -223,28 +225,49 @@ static int compact_bitmap(struct repl_log *log, u64 nr)
 	return r ? r : 1;
 }
 
+/* Bitmap blocks [begin, end), whose bits in the summary begin with @base. */
+static int compact_bitmaps(struct repl_log *log, u64 begin, u64 end, u64 base)
+{
+	struct repl_disk_bits *summary = (void *)log->summary;
+	u64 nr;
+	int r;
+
+	for (nr = begin; nr < end; nr++) {
+		r = READ_ONCE(log->stopping) ? -ESHUTDOWN :
+					       compact_bitmap(log, nr);
+		if (r < 0)
+			return r;
+		if (r)
+			summary->bits[(nr - base) >> 3] |= 1 << ((nr - base) & 7);
+	}
+	return 0;
+}
+
+/*
+ * Active's map is read before hidden's: a merge clears them in the other
+ * order. So a region may be seen in active only, which is good until it is
+ * noted that it was merged, but never in hidden only, which has what was
+ * before active. Hence from the end to the beginning.
+ */
 static int compact_area(struct repl_log *log)
 {
 	const struct repl_layout *layout = &log->new.layout;
-	struct repl_disk_bits *summary = (void *)log->summary;
-	u64 index, nr = 0;
+	u64 index = layout->summary_blocks;
 	int r;
 
-	for (index = 0; index < layout->summary_blocks; index++) {
-		u64 base = index * REPL_BITMAP_BITS;
-		u64 end = min(base + REPL_BITMAP_BITS, 2 * layout->map_blocks);
+	while (index--) {
+		u64 begin = index * REPL_BITMAP_BITS;
+		u64 end = min(begin + REPL_BITMAP_BITS, 2 * layout->map_blocks);
+		u64 active = clamp(layout->map_blocks, begin, end);
 
-		memset(summary, 0, sizeof(*summary));
-		for (; nr < end; nr++) {
-			r = READ_ONCE(log->stopping) ? -ESHUTDOWN :
-						       compact_bitmap(log, nr);
-			if (r < 0)
-				return r;
-			if (r)
-				summary->bits[(nr - base) >> 3] |=
-					1 << ((nr - base) & 7);
-		}
-		r = compact_block(log, index, log->summary, REPL_MAGIC_SUMMARY);
+		memset(log->summary, 0, REPL_BLOCK_SIZE);
+		r = compact_bitmaps(log, active, end, begin);
+		smp_rmb();	/* pairs with the barriers of repl_map_set() */
+		if (!r)
+			r = compact_bitmaps(log, begin, active, begin);
+		if (!r)
+			r = compact_block(log, index, log->summary,
+					  REPL_MAGIC_SUMMARY);
 		if (r)
 			return r;
 	}
@@ -376,6 +399,12 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 	if (full) {
 		*error = log->compact_error;
 		log->compact_error = 0;
+		if (!*error && log->torn && !log->compacting &&
+		    !log->super_pending) {
+			batch->errors = log->errors;
+			batch->block = batch->clean = true;
+			return true;
+		}
 		if (!*error) {
 			log->compact_awaited = true;
 			compact_start(log);
@@ -401,8 +430,10 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 		log->notes = log->spare;
 		log->spare = NULL;
 	}
-	return !list_empty(&batch->entries) || batch->notes ||
-	       (batch->errors != log->state.errors && log_room(log, false));
+	/* Not in the reserve: and behind that is the tail. */
+	batch->block = batch->errors != log->state.errors &&
+		       log_room(log, false);
+	return !list_empty(&batch->entries) || batch->notes || batch->block;
 }
 
 static struct repl_disk_log *log_last(struct repl_log *log)
@@ -504,6 +535,7 @@ static int log_settle(struct repl_log *log, int error)
 {
 	u8 *again = log->buffer + REPL_LOG_BATCH * REPL_BLOCK_SIZE;
 	size_t size = (size_t)log->nr_blocks * REPL_BLOCK_SIZE;
+	bool was = log->ambiguous;
 
 	log->ambiguous = true;
 	if (!log_place(log, log->buffer, log->io->append)) {
@@ -513,8 +545,12 @@ static int log_settle(struct repl_log *log, int error)
 	if (log_place(log, again, log->io->reread))
 		return error;
 	if (memcmp(log->buffer, again, size)) {
-		/* The last one counts only with all before it. */
-		log->ambiguous = false;
+		/*
+		 * The last one counts only with all before it. But if there
+		 * was a change before whose fate is not known, it may be what
+		 * is there.
+		 */
+		log->ambiguous = was;
 		return error;
 	}
 	if (log->io->flush(log->io, REPL_LOG_DEV_META))
@@ -550,7 +586,7 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 		log_new_block(log);
 		flush |= batch->change->flush;
 	}
-	if (!log->nr_blocks && batch->errors != log->state.errors)
+	if (!log->nr_blocks && batch->block)
 		log_new_block(log);
 	if (!log->nr_blocks)
 		return 0;	/* barriers, and nothing before them */
@@ -569,6 +605,7 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 	r = log_place(log, log->buffer, log->io->append);
 	if (r && (batch->change || log->ambiguous))
 		r = log_settle(log, r);
+	log->torn = r;
 	if (r)
 		return r;
 
@@ -591,6 +628,12 @@ static void log_finish(struct repl_log *log, struct log_batch *batch, int error)
 	struct repl_log_entry *entry, *next;
 	unsigned long flags;
 
+	if (error && batch->clean) {
+		/* They wait for a compaction that cannot begin. */
+		spin_lock_irqsave(&log->lock, flags);
+		take_all(log, &batch->entries);
+		spin_unlock_irqrestore(&log->lock, flags);
+	}
 	list_for_each_entry_safe(entry, next, &batch->entries, list) {
 		list_del_init(&entry->list);
 		entry->done(entry, error, error ? batch->failed : 0);

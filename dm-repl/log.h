@@ -30,7 +30,9 @@
  * the region had at or after the start, and replay from the start brings it to
  * the last one. For that a record must not be durable before the start and in
  * the map after it: entries are done, maps set, between two batches, and so is
- * the start chosen; notes are made after the map was changed.
+ * the start chosen; notes are made after the map was changed. And what a batch
+ * that failed may have left at the start would be replayed over bitmaps that
+ * are newer: it is overwritten first.
  *
  * Errors: an entry whose batch could not be written is done with an error, and
  * the next batch goes to the same place. A change that could not be written is
@@ -150,6 +152,7 @@ struct repl_log {
 	u8 *buffer;			/* REPL_LOG_BATCH blocks, and as many to reread */
 	unsigned int nr_blocks;		/* in it */
 	bool ambiguous;
+	bool torn;			/* what failed may be at next */
 
 	struct repl_meta meta;		/* superblock as it is on the disk */
 	/* The compact work's while compacting. */

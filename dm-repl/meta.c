@@ -550,13 +550,7 @@ static int replay_end(struct replay *p, u64 seq)
 		u64 its;
 
 		log = replay_log_block(p, seq + i);
-		if (!log) {
-			p->why = "Cannot read the metadata log";
-			if (!i)
-				return -EIO;
-			continue;
-		}
-		if (!repl_block_ok(log, REPL_MAGIC_LOG, meta->uuid, nr))
+		if (!log || !repl_block_ok(log, REPL_MAGIC_LOG, meta->uuid, nr))
 			continue;
 		its = le64_to_cpu(log->seq);
 		p->why = "Metadata superblock is older than its log";
@@ -579,12 +573,16 @@ static int replay_log(struct replay *p)
 		u64 seq = result->next;
 		int r;
 
-		/* Full: changes of state take the reserve to its last block. */
+		/* Full: changes may take all of it. There is room for no other. */
 		if (result->blocks == meta->layout.log_blocks)
 			return 0;
+		/* Not read once more: it could be the next one after all. */
+		p->why = "Cannot read the metadata log";
 		log = replay_log_block(p, seq);
-		if (!log || !repl_block_ok(log, REPL_MAGIC_LOG, meta->uuid,
-					   repl_log_block(&meta->layout, seq)) ||
+		if (!log)
+			return -EIO;
+		if (!repl_block_ok(log, REPL_MAGIC_LOG, meta->uuid,
+				   repl_log_block(&meta->layout, seq)) ||
 		    le64_to_cpu(log->seq) != seq ||
 		    le64_to_cpu(log->prev) != result->link)
 			return replay_end(p, seq);

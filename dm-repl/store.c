@@ -260,6 +260,15 @@ int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 	struct repl_meta meta;
 	int r;
 
+	/*
+	 * What is read is gone on from. A block whose write failed, or that was
+	 * on its way when the machine died, may be in a cache only: if it were
+	 * lost after a later one has become durable, that would be damage.
+	 */
+	*why = "Cannot flush the metadata device";
+	r = blkdev_issue_flush(store->bdev);
+	if (r)
+		return r;
 	/* The live table may have written to it since the constructor read it. */
 	r = store_check(store, &meta, sectors, region_size, (char **)why);
 	if (r)
