@@ -222,6 +222,7 @@ static const struct key on_keys[] = {
 	{ "hidden", parse_path, offsetof(struct repl_volume_on, hidden), false, NULL },
 	{ "active", parse_path, offsetof(struct repl_volume_on, active), false, NULL },
 	{ "metadata", parse_metadata, offsetof(struct repl_volume_on, metadata), false, "-" },
+	{ "import", parse_path, offsetof(struct repl_volume_on, import), false, NULL },
 	{ }
 };
 
@@ -844,7 +845,7 @@ static int add_device(struct reader *reader, const struct device *all, struct de
 static int check_devices(struct reader *reader, const struct repl_config *config,
 			 const struct repl_host *host)
 {
-	static const char * const names[] = { "disk", "hidden", "active" };
+	static const char * const names[] = { "disk", "hidden", "active", "import" };
 	struct device *all = calloc(config->volumes * ARRAY_SIZE(names), sizeof(*all));
 	const struct section *section;
 	struct device *device = all;
@@ -1016,6 +1017,7 @@ static void free_volume(struct repl_volume *volume)
 		free(volume->on[i].hidden);
 		free(volume->on[i].active);
 		free(volume->on[i].metadata);
+		free(volume->on[i].import);
 	}
 }
 

@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Data leg: how the primary's writes reach the secondary. nbdkit exports ingest, the
- * kernel's nbd client imports it. Both go on when the daemon ends.
+ * kernel's nbd client imports it. Both go on when the daemon ends. Where the primary's
+ * configuration has import the leg is another's, and nothing here touches it.
  */
 #ifndef REPLCTL_DATALEG_H
 #define REPLCTL_DATALEG_H
 
 #include "resource.h"
+
+/**
+ * dataleg_external() - is the leg not ours to make and to end?
+ * @resource: resource
+ * @volume: index
+ *
+ * Return: the block device on the primary, or NULL.
+ */
+const char *dataleg_external(const struct repl_resource *resource, unsigned int volume);
 
 /**
  * dataleg_export() - serve a volume's ingest, unless it is served
