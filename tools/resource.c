@@ -497,8 +497,20 @@ static int one_failover(const struct repl_resource *resource, unsigned int i,
 	    (status_of(name, REPL_SECONDARY, &status, NULL) ||
 	     status_over(name, &status, &over, NULL) || !over))
 		return -1;
-	/* Once fenced, the server is of no use any more. */
-	return dataleg_unexport(resource, i, error);
+	return 0;
+}
+
+/* Once fenced, the server is of no use any more. */
+static int one_unexport(const struct repl_resource *resource, unsigned int i,
+			const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	bool over;
+
+	if (status_of(name, REPL_SECONDARY, &status, error) ||
+	    status_over(name, &status, &over, error))
+		return -1;
+	return over ? dataleg_unexport(resource, i, error) : 0;
 }
 
 /**
@@ -586,7 +598,16 @@ int resource_abort(const struct repl_resource *resource, struct repl_error *erro
 
 int resource_failover(const struct repl_resource *resource, struct repl_error *error)
 {
-	return each(resource, true, one_failover, NULL, error);
+	struct repl_error why;
+	int r = each(resource, true, one_failover, NULL, error);
+
+	/* After the last: no view waits for the end of another's server. */
+	if (each(resource, true, one_unexport, NULL, &why) && !r) {
+		r = -1;
+		if (error)
+			*error = why;
+	}
+	return r;
 }
 
 /**
