@@ -59,6 +59,17 @@ await()
 	done
 }
 
+# await_in FILE PATTERN SECONDS: a line of what a program here writes
+await_in()
+{
+	local end=$((SECONDS + $3))
+
+	until grep -q "$2" "$1" 2>/dev/null; do
+		[ $SECONDS -lt $end ] || die "waits for $2 in $1 in vain"
+		nap
+	done
+}
+
 disk()
 {
 	mkdir -p $disks
