@@ -317,6 +317,8 @@ def pair_rows(res):
             add("checkpoints one after the other%s" % (
                 ", 1 MiB of state" if state else ""), ratio(count, seconds), "a second",
                 None if state else 40, at_most=False)
+    add("(power cut to connection given up, dead_after = 2s)",
+        middle("pair_takeover", "silence"))
     add("(power cut to primary given up, dead_after = 2s)",
         middle("pair_takeover", "detection"))
     hook = middle("pair_takeover", "hook")
