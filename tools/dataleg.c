@@ -139,7 +139,7 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 	return run(argv, error);
 }
 
-int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
+int dataleg_unexport(const struct repl_resource *resource, unsigned int volume, bool wait,
 		     struct repl_error *error)
 {
 	int server = server_of(resource, volume);
@@ -151,11 +151,11 @@ int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
 		return 0;
 	/* It would wait for its client, who may be gone for good. */
 	syscall(SYS_pidfd_send_signal, server, SIGKILL, NULL, 0);
-	if (poll(&p, 1, 10000) <= 0)
+	if (wait && poll(&p, 1, 10000) <= 0)
 		r = error_set(error, REPL_EXIT_TIMEOUT,
 			      "nbdkit does not end: its disk does not answer");
 	close(server);
-	if (!r) {
+	if (wait && !r) {
 		file_of(resource, volume, "pid", path, sizeof(path));
 		unlink(path);
 	}

@@ -31,9 +31,10 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
  * dataleg_unexport() - end the server; whoever writes through it gets an error
  * @resource: resource
  * @volume: index
+ * @wait: until it is gone, and the device and the port are free
  * @error: filled in on -1
  */
-int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
+int dataleg_unexport(const struct repl_resource *resource, unsigned int volume, bool wait,
 		     struct repl_error *error);
 
 /**

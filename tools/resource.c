@@ -340,7 +340,7 @@ static int volume_down(const struct repl_resource *resource, unsigned int i,
 		       (!dry_run && dataleg_disconnect(resource, i, error)) ? -1 : 0;
 	resource_device(resource, i, true, ingest, sizeof(ingest));
 	return dm_exists(ingest, error) < 0 ||
-	       (!dry_run && dataleg_unexport(resource, i, error)) ||
+	       (!dry_run && dataleg_unexport(resource, i, true, error)) ||
 	       remove_device(ingest, dry_run, error) ||
 	       remove_device(name, dry_run, error) ? -1 : 0;
 }
@@ -500,7 +500,7 @@ static int one_failover(const struct repl_resource *resource, unsigned int i,
 	return 0;
 }
 
-/* Once fenced, the server is of no use any more. */
+/* Once fenced, the server is of no use any more; its end is nobody's concern. */
 static int one_unexport(const struct repl_resource *resource, unsigned int i,
 			const char *name, void *arg, struct repl_error *error)
 {
@@ -510,7 +510,7 @@ static int one_unexport(const struct repl_resource *resource, unsigned int i,
 	if (status_of(name, REPL_SECONDARY, &status, error) ||
 	    status_over(name, &status, &over, error))
 		return -1;
-	return over ? dataleg_unexport(resource, i, error) : 0;
+	return over ? dataleg_unexport(resource, i, false, error) : 0;
 }
 
 /**
@@ -601,7 +601,7 @@ int resource_failover(const struct repl_resource *resource, struct repl_error *e
 	struct repl_error why;
 	int r = each(resource, true, one_failover, NULL, error);
 
-	/* After the last: no view waits for the end of another's server. */
+	/* After the last: no view waits for another's server. */
 	if (each(resource, true, one_unexport, NULL, &why) && !r) {
 		r = -1;
 		if (error)
