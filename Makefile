@@ -128,7 +128,7 @@ help:
 	@echo 'make clean'
 	@echo 'make setup         installs the Debian packages that the tests want (as root)'
 	@echo 'make check         unit tests, then every suite on a stock kernel in a VM'
-	@echo 'make check-replctl two machines, daemons killed in each phase of a checkpoint'
+	@echo 'make check-replctl two machines; daemons killed, power and link cut in each phase'
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make bench         the speed table; bench-short: a part of it'
 	@echo 'make demo          replication and failover, shown'

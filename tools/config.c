@@ -219,6 +219,7 @@ static const struct key on_keys[] = {
 	{ "hidden", parse_path, offsetof(struct repl_volume_on, hidden), false, NULL },
 	{ "active", parse_path, offsetof(struct repl_volume_on, active), false, NULL },
 	{ "metadata", parse_metadata, offsetof(struct repl_volume_on, metadata), false, "-" },
+	{ "import", parse_path, offsetof(struct repl_volume_on, import), false, NULL },
 	{ }
 };
 
@@ -852,7 +853,7 @@ static bool names_device(const struct section *section, const char *key)
 static int check_devices(struct reader *reader, const struct repl_config *config,
 			 const struct repl_host *host)
 {
-	static const char * const names[] = { "disk", "hidden", "active", "metadata" };
+	static const char * const names[] = { "disk", "hidden", "active", "metadata", "import" };
 	struct device *all = calloc(config->volumes * ARRAY_SIZE(names), sizeof(*all));
 	const struct section *section;
 	struct device *device = all;
@@ -1024,6 +1025,7 @@ static void free_volume(struct repl_volume *volume)
 		free(volume->on[i].hidden);
 		free(volume->on[i].active);
 		free(volume->on[i].metadata);
+		free(volume->on[i].import);
 	}
 }
 

@@ -42,6 +42,7 @@ struct repl_volume_on {
 	char *hidden;		/* NULL together with active: never secondary */
 	char *active;
 	char *metadata;		/* NULL: none ("-") */
+	char *import;		/* as primary: the peer's leg; NULL: replctl's nbd */
 };
 
 /* [volume NAME] */

@@ -105,6 +105,13 @@ static int server_of(const struct repl_resource *resource, unsigned int volume)
 	return pidfd;
 }
 
+const char *dataleg_external(const struct repl_resource *resource, unsigned int volume)
+{
+	const struct repl_config *config = resource->config;
+
+	return config->volume[volume].on[config->primary].import;
+}
+
 int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 		   struct repl_error *error)
 {
@@ -115,8 +122,11 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 		config->host[resource->here].data_address, "--port", port,
 		"--threads", "16", "file", file, NULL,
 	};
-	int server = server_of(resource, volume);
+	int server;
 
+	if (dataleg_external(resource, volume))
+		return 0;
+	server = server_of(resource, volume);
 	if (server >= 0) {
 		close(server);
 		return 0;
@@ -129,7 +139,7 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 	return run(argv, error);
 }
 
-int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
+int dataleg_unexport(const struct repl_resource *resource, unsigned int volume, bool wait,
 		     struct repl_error *error)
 {
 	int server = server_of(resource, volume);
@@ -141,11 +151,11 @@ int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
 		return 0;
 	/* It would wait for its client, who may be gone for good. */
 	syscall(SYS_pidfd_send_signal, server, SIGKILL, NULL, 0);
-	if (poll(&p, 1, 10000) <= 0)
+	if (wait && poll(&p, 1, 10000) <= 0)
 		r = error_set(error, REPL_EXIT_TIMEOUT,
 			      "nbdkit does not end: its disk does not answer");
 	close(server);
-	if (!r) {
+	if (wait && !r) {
 		file_of(resource, volume, "pid", path, sizeof(path));
 		unlink(path);
 	}
@@ -178,6 +188,7 @@ int dataleg_import(const struct repl_resource *resource, unsigned int volume,
 {
 	const struct repl_config *config = resource->config;
 	const struct repl_host *peer = &config->host[!resource->here];
+	const char *external = dataleg_external(resource, volume);
 	char port[16], timeout[24], record[256];
 	char *modprobe[] = { "modprobe", "nbd", NULL };
 	char *argv[] = {
@@ -187,6 +198,17 @@ int dataleg_import(const struct repl_resource *resource, unsigned int volume,
 	long nr;
 	int fd;
 
+	if (external) {
+		if (!blockdev_sectors(external, error)) {
+			if (error)
+				error->exit = REPL_EXIT_PEER;
+			return -1;
+		}
+		if (snprintf(path, size, "%s", external) >= (int)size)
+			return error_set(error, REPL_EXIT_CONFIG, "%s: the path is too long",
+					 external);
+		return 0;
+	}
 	file_of(resource, volume, "nbd", record, sizeof(record));
 	nr = number_in(record);
 	if (nr >= 0 && nbd_connected(nr)) {

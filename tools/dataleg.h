@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Data leg: how the primary's writes reach the secondary. nbdkit exports ingest, the
- * kernel's nbd client imports it. Both go on when the daemon ends.
+ * kernel's nbd client imports it. Both go on when the daemon ends. Where the primary's
+ * configuration has import the leg is another's, and nothing here touches it.
  */
 #ifndef REPLCTL_DATALEG_H
 #define REPLCTL_DATALEG_H
 
 #include "resource.h"
+
+/**
+ * dataleg_external() - is the leg not ours to make and to end?
+ * @resource: resource
+ * @volume: index
+ *
+ * Return: the block device on the primary, or NULL.
+ */
+const char *dataleg_external(const struct repl_resource *resource, unsigned int volume);
 
 /**
  * dataleg_export() - serve a volume's ingest, unless it is served
@@ -21,9 +31,10 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
  * dataleg_unexport() - end the server; whoever writes through it gets an error
  * @resource: resource
  * @volume: index
+ * @wait: until it is gone, and the device and the port are free
  * @error: filled in on -1
  */
-int dataleg_unexport(const struct repl_resource *resource, unsigned int volume,
+int dataleg_unexport(const struct repl_resource *resource, unsigned int volume, bool wait,
 		     struct repl_error *error);
 
 /**

@@ -116,7 +116,13 @@ static int verb_failover(struct command *c)
 {
 	if (c->options->dry_run)
 		return dry(c, "fence the primary's writes and make this side's devices writable");
-	return ask(c, "failover", NULL, NULL);
+	if (!ask(c, "failover", NULL, NULL))
+		return 0;
+	if (c->error->exit == REPL_EXIT_TIMEOUT)
+		error_set(c->error, REPL_EXIT_TIMEOUT,
+			  "it goes on, and is not done in the time given: 'replctl status %s'",
+			  c->config->name);
+	return -1;
 }
 
 static bool merging(struct command *c)

@@ -193,8 +193,11 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 				return -1;
 		}
 	}
-	step(dry_run, "export %s at %s port %u", ingest,
-	     resource->config->host[resource->here].data_address, volume->port);
+	if (dataleg_external(resource, i))
+		step(dry_run, "leave the export of %s to others: the primary has import", ingest);
+	else
+		step(dry_run, "export %s at %s port %u", ingest,
+		     resource->config->host[resource->here].data_address, volume->port);
 	return dry_run ? 0 : dataleg_export(resource, i, error);
 }
 
@@ -203,7 +206,7 @@ static int primary_make(const struct repl_resource *resource, unsigned int i,
 			struct repl_error *error)
 {
 	const struct repl_volume *volume = &resource->config->volume[i];
-	char params[1024];
+	char params[2 * PATH_MAX];
 
 	snprintf(params, sizeof(params), "%s %s - %llu 1 sync",
 		 volume->on[resource->here].disk, peer,
@@ -218,7 +221,7 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	bool in_sync = ((struct up *)arg)->in_sync, dry_run = ((struct up *)arg)->dry_run;
 	const struct repl_volume *volume = &resource->config->volume[i];
 	enum repl_peer was = REPL_PEER_NONE;
-	char peer[64], message[96];
+	char peer[PATH_MAX], message[PATH_MAX + 16];
 	struct repl_status status;
 	struct repl_error why;
 	uint64_t sectors;
@@ -229,6 +232,12 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	there = dm_exists(name, error);
 	if (there < 0)
 		return -1;
+	if (dry_run && dataleg_external(resource, i)) {
+		step(true, in_sync || there ? "%s %s with %s" :
+		     "%s %s without %s (no --in-sync)", there ? "attach" : "make", name,
+		     dataleg_external(resource, i));
+		return 0;
+	}
 	if (dry_run) {
 		step(true, in_sync || there ? "import port %u of %s, and %s %s with it" :
 		     "not import port %u of %s (no --in-sync), and %s %s without it", volume->port,
@@ -282,6 +291,7 @@ static int may_go(const struct repl_resource *resource, unsigned int i,
 {
 	struct repl_status status;
 	struct repl_dm_info info;
+	char ingest[128];
 
 	if (dm_info(name, &info, error))
 		return -1;
@@ -289,7 +299,16 @@ static int may_go(const struct repl_resource *resource, unsigned int i,
 		return 0;
 	if (info.open_count)
 		return error_set(error, REPL_EXIT_REFUSED, "%s is in use", name);
-	if (*(bool *)force || resource_role(resource) == PAIR_PRIMARY)
+	if (resource_role(resource) == PAIR_PRIMARY)
+		return 0;
+	/* An export of others': ours would end by itself. */
+	resource_device(resource, i, true, ingest, sizeof(ingest));
+	if (dataleg_external(resource, i) && dm_info(ingest, &info, error))
+		return -1;
+	if (info.open_count)
+		return error_set(error, REPL_EXIT_REFUSED, "%s is in use: end its export first",
+				 ingest);
+	if (*(bool *)force)
 		return 0;
 	if (status_of(name, REPL_SECONDARY, &status, error))
 		return -1;
@@ -324,7 +343,7 @@ static int volume_down(const struct repl_resource *resource, unsigned int i,
 		       (!dry_run && dataleg_disconnect(resource, i, error)) ? -1 : 0;
 	resource_device(resource, i, true, ingest, sizeof(ingest));
 	return dm_exists(ingest, error) < 0 ||
-	       (!dry_run && dataleg_unexport(resource, i, error)) ||
+	       (!dry_run && dataleg_unexport(resource, i, true, error)) ||
 	       remove_device(ingest, dry_run, error) ||
 	       remove_device(name, dry_run, error) ? -1 : 0;
 }
@@ -481,8 +500,20 @@ static int one_failover(const struct repl_resource *resource, unsigned int i,
 	    (status_of(name, REPL_SECONDARY, &status, NULL) ||
 	     status_over(name, &status, &over, NULL) || !over))
 		return -1;
-	/* Once fenced, the server is of no use any more. */
-	return dataleg_unexport(resource, i, error);
+	return 0;
+}
+
+/* Once fenced, the server is of no use any more; its end is nobody's concern. */
+static int one_unexport(const struct repl_resource *resource, unsigned int i,
+			const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	bool over;
+
+	if (status_of(name, REPL_SECONDARY, &status, error) ||
+	    status_over(name, &status, &over, error))
+		return -1;
+	return over ? dataleg_unexport(resource, i, false, error) : 0;
 }
 
 /**
@@ -570,7 +601,16 @@ int resource_abort(const struct repl_resource *resource, struct repl_error *erro
 
 int resource_failover(const struct repl_resource *resource, struct repl_error *error)
 {
-	return each(resource, true, one_failover, NULL, error);
+	struct repl_error why;
+	int r = each(resource, true, one_failover, NULL, error);
+
+	/* After the last: no view waits for another's server. */
+	if (each(resource, true, one_unexport, NULL, &why) && !r) {
+		r = -1;
+		if (error)
+			*error = why;
+	}
+	return r;
 }
 
 /**

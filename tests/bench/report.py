@@ -7,7 +7,10 @@ from plan import FAST_NS, SLOW_NS
 
 SCHEMA = 1
 LABEL = "virtual time, instruction-count model"
-REAL = "real time, two CPUs, median of 5"
+# What is not measured so: the words, and the method in results.json.
+SCALING = ("real time, two CPUs, median of 5", "real_time_two_cpus")
+PAIR = ("real time in two emulated machines, medians: only to be compared with each other",
+        "real_time_two_machines")
 
 # What the instrument repeats within; see Documentation/testing.rst.
 NOISE = 0.01
@@ -82,7 +85,7 @@ def ratio(a, b):
 
 class Row:
     def __init__(self, what, target, value, at_most=False, unit="", slack=0.0,
-                 note="", real=False, group=""):
+                 note="", real=None, group=""):
         self.what = what
         self.target = target
         self.value = value
@@ -316,7 +319,8 @@ def build_rows(res):
         value = res.scaling(device, workload)
         if value is None and device != "repl_4k":
             continue
-        row = Row(name, target, value, unit="x one CPU", real=True, group=group)
+        row = Row(name, target, value, unit="x one CPU", real=SCALING,
+                  group=group)
         control = res.scaling("linear", workload)
         if target and value is not None and (control or 0) < QUIET:
             row.result = MISSING
@@ -329,6 +333,47 @@ def build_rows(res):
                     unit="bits a region and map", group="memory",
                     note="" if fixed is None else
                     "and %.0f KiB a chain" % (fixed / 1024)))
+    return rows + pair_rows(res)
+
+
+def pair_rows(res):
+    """replctl: tests/replctl/speed."""
+    rows = []
+
+    def middle(kind, key, **what):
+        found = [r[key] for r in res.records
+                 if r["kind"] == kind and all(r.get(k) == v for k, v in what.items())]
+        return median(found) if found else None
+
+    def add(what, value, unit="ms", target=None, at_most=True, note=""):
+        if unit == "ms" and value is not None:
+            value *= 1000
+        if value is not None or target is not None:
+            rows.append(Row(what, target, value, at_most=at_most, unit=unit,
+                            note=note, real=PAIR, group="replctl"))
+
+    for state in (0, 1 << 20):
+        for dirty in (0, 1000, 100000):
+            of = {"dirty": dirty, "state": state}
+            name = "%s dirty regions%s" % (
+                format(dirty, ","), ", 1 MiB of state by hooks" if state else "")
+            add("(checkpoint, %s)" % name, middle("pair_checkpoint", "seconds", **of))
+            add("(workload held, %s)" % name, middle("pair_checkpoint", "pause", **of))
+    for state in (0, 1 << 20):
+        count, seconds = (middle("pair_rate", key, state=state)
+                          for key in ("count", "seconds"))
+        if count is not None or not state:
+            add("checkpoints one after the other%s" % (
+                ", 1 MiB of state" if state else ""), ratio(count, seconds), "a second",
+                None if state else 40, at_most=False)
+    add("(power cut to connection given up, dead_after = 2s)",
+        middle("pair_takeover", "silence"))
+    add("(power cut to primary given up, dead_after = 2s)",
+        middle("pair_takeover", "detection"))
+    hook = middle("pair_takeover", "hook")
+    add("from there to a write to the view, fence = /bin/true",
+        middle("pair_takeover", "rest"), target=100,
+        note="" if hook is None else "%.0f of it to start the hook's programs" % (hook * 1000))
     return rows
 
 
@@ -384,7 +429,7 @@ def as_text(res, short):
             continue
         if row.group != group:
             group = row.group
-            lines.append("%s%s" % (group, " (%s)" % REAL if row.real else ""))
+            lines.append("%s%s" % (group, " (%s)" % row.real[0] if row.real else ""))
         target = ""
         if row.target is not None:
             target = "%s %s" % ("<=" if row.at_most else ">=",
@@ -396,8 +441,14 @@ def as_text(res, short):
         lines.append("  %-12s %s" % ("LATER", what))
     for r in res.failures():
         lines.append("FAILED: %s" % " ".join("%s=%s" % i for i in r.items()))
-    if not any(r["kind"] == "end" for r in res.records):
+    pair = [r["kind"] for r in res.records if r["kind"].startswith("pair_")]
+    if (len(pair) < len(res.records) and
+            not any(r["kind"] == "end" for r in res.records)) or (
+                pair and "pair_takeover" not in pair):
         lines.append("FAILED: the run did not come to its end")
+    if any(row.real == PAIR and row.value is not None for row in rows):
+        lines.append("replctl's times are those of an emulator: to start a program takes "
+                     "it tenths of a second.")
     lines.append("%d rows pass, %d fall short, %d not measured" % tuple(
         sum(row.result == what for row in rows)
         for what in (PASS, SHORT, MISSING)))
@@ -419,7 +470,7 @@ def as_json(res, short):
             "slack": row.slack,
             "result": {PASS: "pass", SHORT: "short",
                        MISSING: "not_measured"}.get(row.result),
-            "method": "real_time_two_cpus" if row.real else "virtual_time",
+            "method": row.real[1] if row.real else "virtual_time",
             "note": row.note or None,
         } for row in build_rows(res)],
         "later": FUTURE,

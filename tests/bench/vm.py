@@ -77,6 +77,30 @@ def boot(kernel, out, name, what, words, timeout):
     return status
 
 
+def boot_pair(kernel, out):
+    """tests/replctl/speed in two machines; its records."""
+    raw = os.path.join(out, "replctl.jsonl")
+    shared = os.path.join(out, "pair")
+    scenario = "tests/replctl/speed"
+    if os.path.exists(raw):
+        os.unlink(raw)
+    shutil.rmtree(shared, ignore_errors=True)
+    for folder in ("tools", "tests/replctl"):
+        subprocess.run(["make", "-s", "--no-print-directory", "-C", folder], cwd=REPO,
+                       check=True)
+    with open(os.path.join(REPO, scenario), encoding="utf-8") as f:
+        options = [line.split(":", 1)[1].split() for line in f
+                   if line.startswith("# vm: ")][0]
+    begin = time.monotonic()
+    status = subprocess.run([VM_RUN, "--kernel", kernel, "--hosts", "2", *options, "--out",
+                             shared, "--", scenario], cwd=REPO, check=False).returncode
+    print("replctl: %d s, exit status %d" % (time.monotonic() - begin, status), flush=True)
+    if os.path.exists(shared + "/replctl.jsonl"):
+        shutil.copyfile(shared + "/replctl.jsonl", raw)
+    shutil.rmtree(shared, ignore_errors=True)
+    return status
+
+
 def load(out, names):
     records = []
     for name in names:

@@ -9,6 +9,7 @@ set -u -o pipefail
 PATH=$PATH:/usr/sbin:/sbin
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 replctl=$REPO/build/tools/replctl
+stamp=$REPO/build/tests/replctl/stamp
 case $REPL_HOST in 1) me=alpha ;; *) me=beta ;; esac
 export REPLCTL_HOST=$me
 mib=${mib:-48}
@@ -39,6 +40,11 @@ die()
 	exit 1
 }
 
+# nap: a tenth of a second, without the program that sleeps: to start one takes longer
+# than that here, and the CPU from those who are measured
+mkfifo /run/never && exec {never}<>/run/never || exit 1
+nap() { read -r -t 0.1 -u "$never" || :; }
+
 reached() { : >"$REPL_OUT/$1"; }
 
 # await FILE SECONDS
@@ -49,7 +55,18 @@ await()
 	until [ -e "$REPL_OUT/$1" ]; do
 		[ ! -e "$REPL_OUT/failed" ] || finish	# the other host has said why
 		[ $SECONDS -lt $end ] || die "waits for $1 in vain"
-		sleep 0.1
+		nap
+	done
+}
+
+# await_in FILE PATTERN SECONDS: a line of what a program here writes
+await_in()
+{
+	local end=$((SECONDS + $3))
+
+	until grep -q "$2" "$1" 2>/dev/null; do
+		[ $SECONDS -lt $end ] || die "waits for $2 in $1 in vain"
+		nap
 	done
 }
 
@@ -103,6 +120,37 @@ configure()
 	is "config-check" $replctl config-check r0 || exit 1
 }
 
+# fence_hook: /run/fence cuts alpha's power, and ends when that is done
+fence_hook()
+{
+	cat >/run/fence <<-FENCE
+	#!/bin/sh
+	echo kill 1 >$REPL_CONTROL
+	until [ -e $REPL_OUT/killed.1 ]; do sleep 0.05; done
+	FENCE
+	chmod +x /run/fence
+}
+
+# write_image N: all of both volumes
+write_image()
+{
+	local volume
+
+	for volume in data log; do
+		timeout 60 $stamp write /dev/mapper/r0-$volume "$1" || return
+	done
+}
+
+# image: the number of the one that both volumes are, or why they are none
+image()
+{
+	local data log
+
+	data=$($stamp check /dev/mapper/r0-data)
+	log=$($stamp check /dev/mapper/r0-log)
+	[ "$data" = "$log" ] && echo "$data" || echo "data: $data, log: $log"
+}
+
 # serve: the daemon, in the background; $daemon is its number
 serve()
 {
@@ -112,18 +160,34 @@ serve()
 	for _ in $(seq 100); do
 		$replctl status --json r0 2>/dev/null | grep -q '"connection":"' && return
 		kill -0 $daemon 2>/dev/null || break
-		sleep 0.1
+		nap
 	done
 	not_ok "the daemon starts"
 	sed 's/^/# /' $disks/daemon.log
 	exit 1
 }
 
-# field NAME: of status --json
+# gone: waits until the daemon is
+gone()
+{
+	for _ in $(seq 300); do
+		kill -0 "$daemon" 2>/dev/null || return 0
+		nap
+	done
+	not_ok "the daemon ends"
+	return 1
+}
+
+stop()
+{
+	kill "$daemon"
+	gone
+}
+
+# field NAME: of status --json, the resource's
 field()
 {
-	$replctl status --json r0 | python3 -c \
-		"import json,sys; print(json.load(sys.stdin).get('$1'))"
+	[[ $($replctl status --json r0) =~ \"$1\":\"?([^,\"]*) ]] && echo "${BASH_REMATCH[1]}"
 }
 
 finish()

@@ -117,6 +117,7 @@ static void minimal(void **state)
 	assert_null(volume->on[0].hidden);
 	assert_null(volume->on[0].active);
 	assert_null(volume->on[0].metadata);
+	assert_null(volume->on[0].import);
 	assert_string_equal(volume->on[1].disk, "/dev/none/data");
 	assert_string_equal(volume->on[1].hidden, "/dev/none/hidden");
 	assert_string_equal(volume->on[1].active, "/dev/none/active");
@@ -153,6 +154,7 @@ static const char maximal_text[] =
 	"[volume logs on gamma.example.org]\n"
 	"disk = /dev/none/logs\nhidden = /dev/none/lh\nactive = /dev/none/la\n"
 	"[volume data on beta]\n"
+	"import = /dev/none/nvme\n"
 	"disk = /dev/none/data";
 
 static void maximal(void **state)
@@ -209,6 +211,8 @@ static void maximal(void **state)
 	assert_string_equal(volume[1].on[1].disk, "/dev/none/data");
 	assert_null(volume[1].on[1].hidden);
 	assert_null(volume[1].on[1].active);
+	assert_string_equal(volume[1].on[1].import, "/dev/none/nvme");
+	assert_null(volume[1].on[0].import);
 	config_free(config);
 }
 
@@ -515,6 +519,8 @@ static void volume_values(void **state)
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA
 		"hidden = /none/h\nactive = /none/a\nmetadata = /none/h\n" ON_BETA,
 		":13: metadata: /none/h is hidden of volume data already (line 11)");
+	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "import = none\n" ON_BETA,
+		":11: import: \"none\" is not an absolute path");
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "hidden = /none/h\n" ON_BETA,
 		":9: [volume data on alpha] needs both hidden and active, or none");
 	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "active = /none/h\n" ON_BETA,
@@ -534,6 +540,8 @@ static void devices(void **state)
 		"[volume logs on beta]\ndisk = /none/2\nhidden = /none/3\nactive = /none/4\n"
 		"[volume logs on alpha]\ndisk = /dev/none/data\n",
 		":21: disk: /dev/none/data is disk of volume data already (line 10)");
+	refuses(RESOURCE HOSTS VOLUME ON_ALPHA "import = /dev/none/data\n" ON_BETA,
+		":11: import: /dev/none/data is disk of volume data already (line 10)");
 
 	/* one device under two names */
 	assert_non_null(mkdtemp(dir));
