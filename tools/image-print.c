@@ -7,6 +7,8 @@
 
 #include "image.h"
 
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
 #define SCHEMA 1
 
 static const char *const levels[] = { "note", "warning", "error" };
@@ -24,8 +26,6 @@ static const char *const errors[] = {
 	"cbw-read", "cbw-write", "secondary-write", "flush", "view-read", "view-write",
 	"merge-read", "merge-write", "merge-flush", "metadata",
 };
-
-#define NR_ERRORS (sizeof(errors) / sizeof(errors[0]))
 
 void image_size_text(uint64_t bytes, char *text)
 {
@@ -119,7 +119,7 @@ static struct json_object *state_json(const struct repl_meta_state *state)
 	add_bool(o, "fenced", state->flags & REPL_STATE_FENCED);
 	for (i = 0; i < 32; i++)
 		if (state->errors >> i & 1)
-			json_object_array_add(list, i < NR_ERRORS ?
+			json_object_array_add(list, i < ARRAY_SIZE(errors) ?
 					      json_object_new_string(errors[i]) :
 					      json_object_new_uint64(i));
 	add(o, "errors", list);
@@ -318,7 +318,7 @@ static void print_state(const struct repl_meta_state *state, FILE *to)
 		fprintf(to, ", fenced");
 	for (i = 0; i < 32; i++)
 		if (state->errors >> i & 1) {
-			if (i < NR_ERRORS)
+			if (i < ARRAY_SIZE(errors))
 				fprintf(to, ", error %s", errors[i]);
 			else
 				fprintf(to, ", error number %u", i);
@@ -335,8 +335,8 @@ static void print_super(const struct image *image, unsigned int nr, FILE *to)
 		fprintf(to, "%s\n", super->why);
 		return;
 	}
-	fprintf(to, "generation %" PRIu64 "%s, version %u, features %#x (compatible) %#x (incompatible)\n",
-		meta->generation, !image->load && image->current == nr ? ", the current one" : "",
+	fprintf(to, "generation %" PRIu64 "%s, version %u, features %#x and %#x\n",
+		meta->generation, !image->load && image->current == nr ? ", current" : "",
 		super->version, super->compatible, super->incompatible);
 	if (meta->area == REPL_NO_AREA)
 		fprintf(to, "  bitmaps    none\n");
@@ -357,8 +357,9 @@ static void print_layout(const struct repl_meta *meta, FILE *to)
 	time_text(meta->created, when, sizeof(when));
 	image_size_text(layout->sectors * 512, text);
 	image_size_text((uint64_t)layout->region_size * 512, region);
-	fprintf(to, "created      %s\nfor          %s (%" PRIu64 " bytes) in regions of %s: %" PRIu64 "\n",
-		when, text, layout->sectors * 512, region, layout->nr_regions);
+	fprintf(to, "created      %s\n", when);
+	fprintf(to, "for          %s (%" PRIu64 " bytes) in regions of %s: %" PRIu64 "\n", text,
+		layout->sectors * 512, region, layout->nr_regions);
 	image_size_text(layout->blocks * REPL_BLOCK_SIZE, text);
 	fprintf(to, "uses         %s: %" PRIu64 " blocks of 4 KiB\n"
 		"  0          superblocks\n"
@@ -495,9 +496,9 @@ static void report_words(const struct image *image, const char *name, FILE *to)
 	image_uuid_text(image->meta.uuid, uuid);
 	fprintf(to, "%s: uuid %s, ", name, uuid);
 	print_state(&image->end.state, to);
-	fprintf(to, "; %" PRIu64 " regions in hidden, %" PRIu64 " in active; %" PRIu64 " of %" PRIu64
-		" log blocks in use\n", image->hidden.count, image->active.count,
-		image->end.blocks, image->meta.layout.log_blocks);
+	fprintf(to, "; %" PRIu64 " regions in hidden, %" PRIu64 " in active; %" PRIu64
+		" of %" PRIu64 " log blocks in use\n", image->hidden.count,
+		image->active.count, image->end.blocks, image->meta.layout.log_blocks);
 }
 
 void image_dump(struct image *image, const char *name, bool json, FILE *to)

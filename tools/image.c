@@ -22,7 +22,7 @@ static void found(struct image *image, enum image_level level, const char *fmt, 
 
 	image->levels[level]++;
 	/* They are counted. Some places are kept for errors. */
-	if (image->nr_findings >= MAX_FINDINGS - (level != IMAGE_ERROR) * 20)
+	if (image->nr_findings >= (level == IMAGE_ERROR ? MAX_FINDINGS : MAX_FINDINGS / 2))
 		return;
 	va_start(args, fmt);
 	if (vasprintf(&finding->text, fmt, args) < 0)
@@ -272,7 +272,7 @@ static void bitmap_check(struct image *image, uint64_t nr)
 		if (!bit_is_set(block->bits, left))
 			continue;
 		found(image, IMAGE_ERROR,
-		      "bitmap block %" PRIu64 " has region %" PRIu64 ", and there are only %" PRIu64,
+		      "bitmap block %" PRIu64 " has region %" PRIu64 " of only %" PRIu64,
 		      nr, in_map * REPL_BITMAP_BITS + left, layout->nr_regions);
 		image->area_bad = true;
 		return;

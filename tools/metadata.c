@@ -160,7 +160,7 @@ static int region_size_option(const struct metadata_options *options, uint64_t *
 			      struct repl_error *error)
 {
 	if (!options->region_size)
-		return usage(error, "how large are the regions? --region-size SIZE, as in the configuration");
+		return usage(error, "how large are the regions? --region-size SIZE");
 	if (size_option("--region-size", options->region_size, bytes, error))
 		return -1;
 	if (*bytes < 4096 || *bytes > 4 << 20 || *bytes & (*bytes - 1))
@@ -196,15 +196,16 @@ static int layout_of(const struct metadata_options *options, uint64_t blocks,
 	uint64_t bytes, region;
 
 	if (!options->size == !options->like)
-		return usage(error, "how long is the disk? --size SIZE or --like DEVICE, one of them");
+		return usage(error, "how long is the disk? Either --size SIZE or --like DEVICE");
 	if (options->like ? like_option(options->like, &bytes, error) :
 			    size_option("--size", options->size, &bytes, error))
 		return -1;
 	if (region_size_option(options, &region, error))
 		return -1;
 	if (bytes < SECTOR || bytes % SECTOR)
-		return error_set(error, REPL_EXIT_USAGE, "%" PRIu64 " bytes is not a length of a disk: it is of sectors of %u",
-				 bytes, SECTOR);
+		return error_set(error, REPL_EXIT_USAGE,
+				 "a disk of %" PRIu64 " bytes? It has sectors of %u", bytes,
+				 SECTOR);
 	*status = repl_layout_init(layout, bytes / SECTOR, region / SECTOR, blocks);
 	return 0;
 }
@@ -606,5 +607,5 @@ int metadata_verb(char **words, int nr, const struct metadata_options *options, 
 		return metadata_create(words[1], options, to, error);
 	if (nr == 2 && (!strcmp(verb, "dump") || !strcmp(verb, "check")))
 		return metadata_look(words[1], *verb == 'c', options, to, error);
-	return usage(error, "usage: replctl metadata create|dump|check DEVICE, or replctl metadata size");
+	return usage(error, "usage: replctl metadata create|dump|check DEVICE, metadata size");
 }
