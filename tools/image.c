@@ -199,7 +199,7 @@ static void supers_check(struct image *image)
 		      "superblock 0 is blank: its making was cut off; it counts all the same");
 	else if (image->super[other].status)
 		found(image, IMAGE_WARNING,
-		      "superblock %u %s; the other one counts. A power cut while it was written leaves it so; if there was none, what it said is lost",
+		      "superblock %u %s; the other one counts. If not a power cut while it was written has left it so, what it said is lost",
 		      other, image->super[other].why);
 	else
 		supers_compare(image);
@@ -450,24 +450,27 @@ static void slot_check(struct image *image, uint64_t index, enum image_slot slot
 		      nr, next + ahead);
 }
 
-/* The first of the blocks that say that others were before them. */
-static void orphans_check(struct image *image, uint64_t first, uint64_t nr)
+/* Blocks that say that others were before them: from @first, up to @last. */
+static void orphans_check(struct image *image, uint64_t first, uint64_t last)
 {
-	if (!nr)
-		return;
-	found(image, image->log_bad ? IMAGE_ERROR : IMAGE_WARNING,
-	      first - image->end.next >= image->meta.layout.log_blocks ?
-	      "the log goes on at block %" PRIu64 ", but this superblock expects %" PRIu64
-	      ": it is older than the log" :
-	      "log block %" PRIu64 " is good, and was written when block %" PRIu64
-	      " was durable, which is lost now, and all from there on",
-	      first, image->end.next);
+	enum image_level level = image->log_bad ? IMAGE_ERROR : IMAGE_WARNING;
+	uint64_t next = image->end.next;
+
+	if (last - next >= image->meta.layout.log_blocks)
+		found(image, level,
+		      "the log goes up to block %" PRIu64 ", which lies where %" PRIu64
+		      " should: the superblock is older than the log", last,
+		      last - image->meta.layout.log_blocks);
+	else
+		found(image, level, "log block %" PRIu64
+		      " is good, and was written when block %" PRIu64
+		      " was durable: that is lost now, and all from there on", first, next);
 }
 
 static void log_check(struct image *image)
 {
 	const struct repl_layout *layout = &image->meta.layout;
-	uint64_t orphan = UINT64_MAX, first = 0, i;
+	uint64_t orphan = UINT64_MAX, last = 0, first = 0, i;
 	uint64_t from = repl_log_block(layout, image->meta.tail) - layout->log_start;
 
 	for (i = 0; i < layout->log_blocks; i++) {
@@ -485,14 +488,17 @@ static void log_check(struct image *image)
 		} else if (slot == IMAGE_ORPHAN) {
 			if (le64toh(log->seq) < orphan)
 				orphan = le64toh(log->seq);
+			if (le64toh(log->seq) > last)
+				last = le64toh(log->seq);
 		} else if (slot != IMAGE_OLD && slot != IMAGE_STALE) {
 			slot_check(image, index, slot, log);
 		}
 	}
-	orphans_check(image, orphan, image->slots[IMAGE_ORPHAN]);
+	if (last)
+		orphans_check(image, orphan, last);
 	if (image->slots[IMAGE_STALE])
 		found(image, IMAGE_NOTE,
-		      "%" PRIu64 " good log blocks at the end are of a batch that was not completed: not used",
+		      "%" PRIu64 " good log blocks behind the end are of a batch that was not completed",
 		      image->slots[IMAGE_STALE]);
 }
 
