@@ -142,11 +142,11 @@ struct repl_disk_bits {
 	__u8 bits[REPL_BITMAP_BYTES];
 };
 
-static_assert(sizeof(struct repl_block_head) == 32);
-static_assert(sizeof(struct repl_disk_state) == 24);
-static_assert(sizeof(struct repl_disk_super) == REPL_BLOCK_SIZE);
-static_assert(sizeof(struct repl_disk_log) == REPL_BLOCK_SIZE);
-static_assert(sizeof(struct repl_disk_bits) == REPL_BLOCK_SIZE);
+static_assert(sizeof(struct repl_block_head) == 32, "struct repl_block_head");
+static_assert(sizeof(struct repl_disk_state) == 24, "struct repl_disk_state");
+static_assert(sizeof(struct repl_disk_super) == REPL_BLOCK_SIZE, "struct repl_disk_super");
+static_assert(sizeof(struct repl_disk_log) == REPL_BLOCK_SIZE, "struct repl_disk_log");
+static_assert(sizeof(struct repl_disk_bits) == REPL_BLOCK_SIZE, "struct repl_disk_bits");
 
 /* Fewer log blocks than that are not worth their compaction. */
 #define REPL_LOG_MIN_BLOCKS	64

@@ -17,11 +17,18 @@
 #define le16_to_cpu(x)	le16toh(x)
 #define le32_to_cpu(x)	le32toh(x)
 #define le64_to_cpu(x)	le64toh(x)
-#define div64_u64_rem(a, b, rem) (*(rem) = (a) % (b), (a) / (b))
 #define is_power_of_2(x) ((x) && !((x) & ((x) - 1)))
 #endif
 
 #include "meta.h"
+
+#ifndef __KERNEL__
+static u64 div64_u64_rem(u64 dividend, u64 divisor, u64 *rem)
+{
+	*rem = dividend % divisor;
+	return dividend / divisor;
+}
+#endif
 
 #define CRC_OFFSET sizeof(__le32)
 

@@ -13,6 +13,7 @@
 #include "control.h"
 #include "dm.h"
 #include "key.h"
+#include "metadata.h"
 #include "resource.h"
 #include "serve.h"
 #include "status.h"
@@ -21,6 +22,7 @@
 struct options {
 	bool json, dry_run, force, in_sync, watch;
 	int64_t timeout;		/* ms; -1: none */
+	struct metadata_options metadata;
 };
 
 struct command {
@@ -47,6 +49,7 @@ static void usage(FILE *f)
 	      "  failover      on the secondary: take over\n"
 	      "  stop          on the secondary: keep the disk as it is now, end replication\n"
 	      "  key generate FILE\n"
+	      "  metadata create|dump|check DEVICE, metadata size\n"
 	      "  config-check  is the configuration good?\n"
 	      "\n"
 	      "  --json        for programs\n"
@@ -55,10 +58,12 @@ static void usage(FILE *f)
 	      "  --in-sync     up, adjust: both disks hold the same now\n"
 	      "  --force       down: also where that gives up a checkpoint\n"
 	      "  --watch       status: again and again\n"
+	      "  --size SIZE, --like DEVICE, --region-size SIZE, --uuid UUID\n"
+	      "                metadata create, metadata size\n"
 	      "\n"
 	      "RESOURCE is NAME of /etc/dm-repl/NAME.conf, or the path of such a file.\n"
 	      "Exit status: 0 done, 1 failed, 2 usage, 3 peer unreachable, 4 refused for\n"
-	      "safety, 5 timeout, 10 configuration. Examples are in replctl(8).\n", f);
+	      "safety, 5 timeout, 6 damage found, 10 configuration. Examples are in replctl(8).\n", f);
 }
 
 static void control_path(struct command *c, char *path, size_t size)
@@ -176,6 +181,16 @@ static int verb_key(struct command *c)
 		return 0;
 	}
 	return key_generate(c->words[1], c->error);
+}
+
+static int verb_metadata(struct command *c)
+{
+	struct metadata_options options = c->options->metadata;
+
+	options.json = c->options->json;
+	options.dry_run = c->options->dry_run;
+	options.force = c->options->force;
+	return metadata_verb(c->words, c->nr_words, &options, stdout, c->error);
 }
 
 /*
@@ -434,6 +449,7 @@ static const struct verb {
 	{ "failover", verb_failover, false },
 	{ "stop", verb_stop, false },
 	{ "key", verb_key, true },
+	{ "metadata", verb_metadata, true },
 	{ "config-check", verb_config_check, false },
 };
 
@@ -474,6 +490,10 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "in-sync", no_argument, NULL, 's' },
 		{ "watch", no_argument, NULL, 'w' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "size", required_argument, NULL, 'S' },
+		{ "like", required_argument, NULL, 'L' },
+		{ "region-size", required_argument, NULL, 'R' },
+		{ "uuid", required_argument, NULL, 'U' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -501,6 +521,18 @@ static int parse_options(int argc, char **argv, struct options *options,
 			if (duration_parse(optarg, &ms, error))
 				return -1;
 			options->timeout = ms;
+			break;
+		case 'S':
+			options->metadata.size = optarg;
+			break;
+		case 'L':
+			options->metadata.like = optarg;
+			break;
+		case 'R':
+			options->metadata.region_size = optarg;
+			break;
+		case 'U':
+			options->metadata.uuid = optarg;
 			break;
 		case 'h':
 			usage(stdout);
