@@ -692,14 +692,15 @@ static int chain_record(struct repl_chain *chain,
 /* Gate closed and drained, or nothing can be in flight yet. */
 static void chain_set_ingest(struct repl_chain *chain)
 {
-	if (chain->fenced)
+	/*
+	 * A start, or a prepared state, may be or become a checkpoint: then
+	 * this write is behind it.
+	 */
+	if (chain->fenced || chain->prepared ||
+	    (chain->store && repl_log_ambiguous(&chain->store->log)))
 		chain->ingest = REPL_INGEST_REFUSE;
 	else if (chain->stage != REPL_STAGE_RUNNING)
 		chain->ingest = REPL_INGEST_PASS;
-	/* It may be, or become, a checkpoint: then this write is behind it. */
-	else if (chain->prepared ||
-		 (chain->store && repl_log_ambiguous(&chain->store->log)))
-		chain->ingest = REPL_INGEST_REFUSE;
 	else
 		chain->ingest = REPL_INGEST_PRESERVE;
 }
