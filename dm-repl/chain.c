@@ -332,7 +332,11 @@ int repl_chain_end_io(struct bio *bio, blk_status_t status)
 	if (unlikely(!chain))
 		return DM_ENDIO_DONE;
 
-	/* A write that is durable: so must be what its region was before. */
+	if (unlikely(io->op)) {
+		repl_view_overwritten(chain, io->op, status);
+		io->op = NULL;
+	}
+	/* A write that is durable: so must be what is noted of its region. */
 	if (unlikely(io->fua)) {
 		io->fua = false;
 		if (!status && repl_log_noted(&chain->store->log)) {
@@ -342,8 +346,6 @@ int repl_chain_end_io(struct bio *bio, blk_status_t status)
 	}
 	if (io->reader)
 		repl_readers_leave(&chain->readers, io->gen);
-	if (unlikely(io->op))
-		repl_view_overwritten(chain, io->op, status);
 	if (unlikely(status) && !io->latched && chain_latches(bio, status) &&
 	    (io->view || op_is_write(bio_op(bio)))) {
 		if (!io->view)
@@ -690,14 +692,15 @@ static int chain_record(struct repl_chain *chain,
 /* Gate closed and drained, or nothing can be in flight yet. */
 static void chain_set_ingest(struct repl_chain *chain)
 {
-	if (chain->fenced)
+	/*
+	 * A start, or a prepared state, may be or become a checkpoint: then
+	 * this write is behind it.
+	 */
+	if (chain->fenced || chain->prepared ||
+	    (chain->store && repl_log_ambiguous(&chain->store->log)))
 		chain->ingest = REPL_INGEST_REFUSE;
 	else if (chain->stage != REPL_STAGE_RUNNING)
 		chain->ingest = REPL_INGEST_PASS;
-	/* It may be, or become, a checkpoint: then this write is behind it. */
-	else if (chain->prepared ||
-		 (chain->store && repl_log_ambiguous(&chain->store->log)))
-		chain->ingest = REPL_INGEST_REFUSE;
 	else
 		chain->ingest = REPL_INGEST_PRESERVE;
 }

@@ -1,0 +1,10 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Power lost at many moments of a random workload on a chain with a metadata
+# device; the view after it, whole, against a model (tests/crash/explore.c).
+# REPL_POINTS=n moments, REPL_SEED=N.
+. "$(dirname "$0")/../../lib/suite.sh"
+suite_program explore --points "${REPL_POINTS:-200}" --seed "${REPL_SEED:-1}"
+[ ! -d /sys/module/nbd ] || rmmod nbd
+suite_end
