@@ -25,7 +25,7 @@ struct wire {
 	uint8_t frame;
 	uint8_t id;
 	uint8_t good;
-	uint8_t over, running, checkpoint;	/* of HELLO */
+	uint8_t over, running, checkpoint;	/* of HELLO; all know WANT */
 };
 
 struct link {
@@ -166,6 +166,10 @@ static void check_quiet(const struct state *s)
 		     "the volumes have different checkpoints");
 	}
 	rule(!s->s_up || !s->asked || s->over, "a failover that was asked for never comes");
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->s.wanted,
+	     "the secondary's wish for a checkpoint is never answered");
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->p.wanted,
+	     "a trigger is forgotten");
 }
 
 /* ------------------------------------------------------------ what happens */
@@ -394,6 +398,7 @@ static bool deliver(const struct state *now, bool primary)
 	    e.hello.over = w.over;
 	    e.hello.running = w.running;
 	    e.hello.checkpoint = w.checkpoint;
+	    e.hello.takes_want = true;
 	    if (!primary && w.frame == FRAME_STATE_END && w.good &&
 		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
 		    s->state_for = w.id;
@@ -476,6 +481,9 @@ static bool faults(const struct state *now)
 	if (now->p_up && now->triggers < max_triggers)
 		TRY("trigger", s->triggers++; struct pair_event e = { .type = PAIR_TRIGGER };
 		    feed(s, true, &e););
+	if (now->s_up && now->triggers < max_triggers)
+		TRY("the secondary wants one", s->triggers++;
+		    struct pair_event e = { .type = PAIR_TRIGGER }; feed(s, false, &e););
 	if (now->p_up && now->p.phase != PAIR_IDLE)
 		TRY("timeout", struct pair_event e = { .type = PAIR_TIMEOUT };
 		    feed(s, true, &e););

@@ -72,6 +72,7 @@ static void types(void **state)
 	unsigned int type;
 
 	assert_int_equal(FRAME_RELEASED, 16);
+	assert_int_equal(FRAME_WANT, 17);
 	for (type = 1; type < FRAME_NR_TYPES; type++) {
 		assert_string_not_equal(frame_name(type), "?");
 		assert_int_equal(frame_max(type), type == FRAME_STATE_DATA ? 65536 : 4096);
