@@ -18,6 +18,9 @@
 #include "config.h"
 #include "pair.h"
 
+/* The daemon's socket in the run folder; no resource can have that name. */
+#define REPL_CONTROL_FILE ".control"
+
 struct repl_resource {
 	const struct repl_config *config;
 	unsigned int here;		/* index of this host */
@@ -53,6 +56,26 @@ void resource_device(const struct repl_resource *resource, unsigned int volume,
  */
 void resource_runtime(const struct repl_resource *resource, const char *file,
 		      char *path, size_t size);
+
+/**
+ * resource_run_path() - path of a file of the daemon's below /run/dm-repl
+ * @file: its name
+ * @path: out; $REPLCTL_RUN_DIR overrides the folder
+ * @size: bytes at @path
+ *
+ * The folder exists afterwards, mode 0700, if it can.
+ */
+void resource_run_path(const char *file, char *path, size_t size);
+
+/**
+ * resource_lock() - be the only one who works on it
+ * @resource: resource
+ * @fd: out: the lock is held until the last descriptor of it is closed
+ * @error: filled in unless 0
+ *
+ * Return: 0; 1: somebody else has it; -1.
+ */
+int resource_lock(const struct repl_resource *resource, int *fd, struct repl_error *error);
 
 /**
  * resource_up() - make what is missing: devices, exports, imports

@@ -1,0 +1,731 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Daemons: two of them, whole, on loopback, as the hosts alpha and beta. The kernel's
+ * side of each resource is a few numbers in memory that both share with the test; see
+ * __wrap_resource_*(), which the linker puts in the place of resource.c's.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sanitizer/lsan_interface.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "control.h"
+#include "resource.h"
+#include "serve.h"
+
+enum { ALPHA, BETA };
+
+#define RESOURCES 4		/* r0 to r3 */
+#define WAIT_MS 20000		/* for anything */
+
+static const char * const hosts[] = { "alpha", "beta" };
+
+/*
+ * ---- The kernel ----
+ */
+
+static struct fake {
+	bool up, held, attached, over;
+	uint64_t checkpoint, prepared, holds;
+} (*fakes)[RESOURCES];
+
+static struct fake *fake_of(const struct repl_resource *resource)
+{
+	return &fakes[resource->here][resource->config->name[1] - '0'];
+}
+
+int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+			   struct repl_error *error);
+int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
+			    struct repl_error *error);
+int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
+			   struct repl_error *error);
+int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
+
+int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+			   struct repl_error *error)
+{
+	const struct fake *fake = fake_of(resource);
+
+	memset(kernel, 0, sizeof(*kernel));
+	if (!fake->up)
+		return error_set(error, REPL_EXIT_FAILED, "there is no device");
+	kernel->checkpoint = fake->checkpoint;
+	kernel->oldest = fake->checkpoint;
+	kernel->prepared = fake->prepared;
+	kernel->running = !fake->over;
+	kernel->over = fake->over;
+	kernel->partly_over = fake->over;
+	kernel->attached = fake->attached;
+	kernel->held = fake->held;
+	return 0;
+}
+
+int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->held = true;
+	fake_of(resource)->holds++;
+	return 0;
+}
+
+int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->held = false;
+	return 0;
+}
+
+int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error)
+{
+	return 0;
+}
+
+int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->attached = false;
+	return 0;
+}
+
+int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
+			    struct repl_error *error)
+{
+	fake_of(resource)->prepared = id;
+	return 0;
+}
+
+int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
+			   struct repl_error *error)
+{
+	fake_of(resource)->checkpoint = id;
+	fake_of(resource)->prepared = 0;
+	return 0;
+}
+
+int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->prepared = 0;
+	return 0;
+}
+
+int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->over = true;
+	return 0;
+}
+
+/*
+ * ---- Hosts ----
+ */
+
+static char dir[] = "/tmp/test-serve-XXXXXX";
+static pid_t daemons[2];
+static unsigned int port[2];
+static struct repl_error error;
+
+static char *path_of(unsigned int host, const char *file)
+{
+	static char path[4][128];
+	static unsigned int nr;
+	char *p = path[nr++ % 4];
+
+	snprintf(p, 128, "%s/%s/%s", dir, hosts[host], file);
+	return p;
+}
+
+static void put_file(const char *path, const char *text, mode_t mode)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	chmod(path, mode);
+}
+
+static char *log_of(unsigned int host)
+{
+	static char text[65536];
+	int fd = open(path_of(host, "log"), O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	text[n < 0 ? 0 : n] = 0;
+	return text;
+}
+
+static unsigned int times_in_log(unsigned int host, const char *words)
+{
+	unsigned int nr = 0;
+
+	for (const char *p = log_of(host); (p = strstr(p, words)); p++)
+		nr++;
+	return nr;
+}
+
+static unsigned int free_port(void)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(in);
+
+	assert_int_equal(bind(fd, (void *)&in, len), 0);
+	getsockname(fd, (void *)&in, &len);
+	close(fd);
+	return ntohs(in.sin_port);
+}
+
+/* The file of r@nr on a host, and its key; @more: lines of [resource]. */
+static void configure(unsigned int host, unsigned int nr, unsigned int primary,
+		      const char *more)
+{
+	char text[1024], name[32];
+
+	snprintf(name, sizeof(name), "conf/r%u.key", nr);
+	snprintf(text, sizeof(text), "%064x\n", nr + 1);
+	put_file(path_of(host, name), text, 0600);
+	snprintf(text, sizeof(text),
+		 "[resource]\nprimary = %s\n%s%s%s\nheartbeat = 100ms\ndead_after = 2s\n%s\n"
+		 "[host alpha]\naddress = tcp:127.0.0.1:%u\n"
+		 "[host beta]\naddress = tcp:127.0.0.1:%u\n"
+		 "[volume v]\nport = %u\n"
+		 "[volume v on alpha]\ndisk = /dev/t-d%u\nhidden = /dev/t-h%u\nactive = /dev/t-a%u\n"
+		 "[volume v on beta]\ndisk = /dev/t-d%u\nhidden = /dev/t-h%u\nactive = /dev/t-a%u\n",
+		 hosts[primary], strstr(more, "plaintext") ? "" : "key = ",
+		 strstr(more, "plaintext") ? "" : path_of(host, name), "", more, port[0], port[1],
+		 20000 + nr, nr, nr, nr, nr, nr, nr);
+	snprintf(name, sizeof(name), "conf/r%u.conf", nr);
+	put_file(path_of(host, name), text, 0600);
+}
+
+static void configure_both(unsigned int nr, unsigned int primary, const char *more)
+{
+	configure(ALPHA, nr, primary, more);
+	configure(BETA, nr, primary, more);
+}
+
+static void start(unsigned int host, char *const names[], unsigned int nr)
+{
+	fflush(NULL);
+	daemons[host] = fork();
+	if (!daemons[host]) {
+		struct repl_error why = { REPL_EXIT_OK, "" };
+		int r, fd = open(path_of(host, "log"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+		dup2(fd, 2);
+		close(fd);
+		setenv("REPLCTL_HOST", hosts[host], 1);
+		setenv("REPLCTL_CONFIG_DIR", path_of(host, "conf"), 1);
+		setenv("REPLCTL_RUN_DIR", path_of(host, "run"), 1);
+		setenv("REPLCTL_STATE_DIR", dir, 1);
+		r = serve(names, nr, &why);
+		if (r)
+			fprintf(stderr, "ends: %s\n", why.text);
+		if (__lsan_do_recoverable_leak_check())
+			_exit(99);
+		_exit(r ? why.exit : 0);
+	}
+}
+
+static void start_both(void)
+{
+	start(ALPHA, NULL, 0);
+	start(BETA, NULL, 0);
+}
+
+/* Its exit status. */
+static int ended(unsigned int host)
+{
+	int status;
+
+	assert_int_equal(waitpid(daemons[host], &status, 0), daemons[host]);
+	daemons[host] = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static int setup(void **state)
+{
+	memset(fakes, 0, 2 * sizeof(*fakes));
+	for (unsigned int host = 0; host < 2; host++) {
+		mkdir(path_of(host, ""), 0700);
+		mkdir(path_of(host, "conf"), 0700);
+		port[host] = free_port();
+		for (unsigned int i = 0; i < RESOURCES; i++) {
+			fakes[host][i].up = true;
+			fakes[host][i].attached = true;
+		}
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char command[64];
+	int bad = 0;
+
+	for (unsigned int host = 0; host < 2; host++)
+		if (daemons[host])
+			kill(daemons[host], SIGTERM);
+	for (unsigned int host = 0; host < 2; host++)
+		if (daemons[host] && ended(host)) {
+			print_message("# %s:\n%s", hosts[host], log_of(host));
+			bad = 1;
+		}
+	snprintf(command, sizeof(command), "rm -rf %s/*", dir);
+	return system(command) || bad;
+}
+
+/*
+ * ---- What is asked ----
+ */
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
+
+static void keep_line(struct json_object *line, void *context)
+{
+	char *text = context;
+
+	snprintf(text, 2048, "%s", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+}
+
+/* Return: as control_call(); @text: the last line, 2048 bytes. */
+static int ask(unsigned int host, const char *verb, const char *name, char *text)
+{
+	struct json_object *request = json_object_new_object();
+	char line[2048] = "";
+	int r;
+
+	memset(&error, 0, sizeof(error));
+	json_object_object_add(request, "verb", json_object_new_string(verb));
+	json_object_object_add(request, "resource", json_object_new_string(name));
+	r = control_call(path_of(host, "run/" REPL_CONTROL_FILE), request, WAIT_MS, keep_line,
+			 text ? text : line, &error);
+	json_object_put(request);
+	return r;
+}
+
+static void complain(const char *what)
+{
+	print_message("# waits for %s\n# alpha:\n%s# beta:\n", what, log_of(ALPHA));
+	print_message("%s", log_of(BETA));
+}
+
+#define run_until(condition) do {						\
+	uint64_t end_ = now() + WAIT_MS;					\
+	while (!(condition)) {							\
+		if (now() > end_)						\
+			complain(#condition);					\
+		assert_true(now() < end_);					\
+		usleep(20000);							\
+	}									\
+} while (0)
+
+static bool status_has(unsigned int host, const char *name, const char *words)
+{
+	char text[2048] = "";
+
+	if (ask(host, "status", name, text))
+		return strstr(error.text, words);
+	return strstr(text, words);
+}
+
+static void connected(const char *name)
+{
+	run_until(status_has(ALPHA, name, "\"connection\":\"connected\""));
+	run_until(status_has(BETA, name, "\"connection\":\"connected\""));
+}
+
+static void checkpoint(unsigned int host, const char *name)
+{
+	uint64_t was = fakes[!host][name[1] - '0'].checkpoint;
+
+	if (ask(host, "checkpoint", name, NULL)) {
+		complain(error.text);
+		fail_msg("%s", error.text);
+	}
+	assert_true(fakes[!host][name[1] - '0'].checkpoint > was);
+}
+
+/*
+ * ---- Tests ----
+ */
+
+/* Opposite primaries, and one port on each host. */
+static void two_resources(void **state)
+{
+	configure_both(0, ALPHA, "save = /bin/echo state\nload = /bin/cat");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+	assert_int_equal(fakes[ALPHA][1].checkpoint, 1);
+	assert_int_equal(fakes[ALPHA][0].checkpoint, 0);
+	assert_int_equal(ask(BETA, "failover", "r0", NULL), 0);
+	run_until(status_has(ALPHA, "r0", "diverged"));
+	assert_true(status_has(ALPHA, "r1", "\"connection\":\"connected\""));
+	checkpoint(BETA, "r1");
+}
+
+/* The secondary asks for it, and hears how it went. */
+static void asked_by_secondary(void **state)
+{
+	configure_both(0, ALPHA, "save = /bin/echo state\nload = /bin/cat");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r0", "\"connection\""));
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_PEER);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 1);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+
+	configure(BETA, 0, ALPHA, "load = /bin/false");
+	assert_int_equal(ask(BETA, "reload", "r0", NULL), 0);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_FAILED);
+	assert_non_null(strstr(error.text, "the load hook ended with status 1"));
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+
+	/* Without a connection it is degraded, and says no. */
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	fakes[ALPHA][0].attached = false;
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+	assert_string_equal(error.text, "peer: the peer has missed writes: it needs a resync");
+	assert_int_equal(ask(BETA, "failover", "r0", NULL), 0);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_string_equal(error.text, "this side has failed over");
+}
+
+static void killed(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	kill(daemons[BETA], SIGKILL);
+	assert_int_equal(ended(BETA), -SIGKILL);
+	start(BETA, NULL, 0);
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+}
+
+/* What is wrong with one is said, is nothing to the other, and can be put right. */
+static void trouble(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	configure_both(2, ALPHA, "");
+	configure_both(3, ALPHA, "");
+	chmod(path_of(BETA, "conf/r0.key"), 0644);
+	put_file(path_of(BETA, "conf/r2.conf"), "nonsense\n", 0600);
+	fakes[BETA][3].up = false;
+	start_both();
+	connected("r1");
+	checkpoint(BETA, "r1");
+	assert_true(status_has(BETA, "r0", "others can read or write it"));
+	assert_true(status_has(BETA, "r2", "r2.conf:1: "));
+	assert_true(status_has(BETA, "r3", "there is no device"));
+	assert_true(status_has(BETA, "r9", "not served"));
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	run_until(status_has(ALPHA, "r0", "connection refused"));
+	usleep(1500000);
+	assert_int_equal(times_in_log(BETA, "others can read"), 1);
+	chmod(path_of(BETA, "conf/r0.key"), 0600);
+	configure(BETA, 2, ALPHA, "");
+	fakes[BETA][3].up = true;
+	connected("r0");
+	connected("r2");
+	connected("r3");
+}
+
+/* The wrong key, and a resource that the other host has not: a line on each side. */
+static void strangers(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	configure(ALPHA, 2, ALPHA, "");
+	put_file(path_of(ALPHA, "conf/r1.key"),
+		 "00000000000000000000000000000000000000000000000000000000000000ff\n", 0600);
+	start_both();
+	connected("r0");
+	run_until(status_has(ALPHA, "r1", "the peer has another key for r1"));
+	run_until(status_has(ALPHA, "r2", "the peer has another key for r2"));
+	run_until(times_in_log(BETA, "r1: the peer has another key"));
+	run_until(times_in_log(BETA, "r2: the peer wants a resource that is not served here"));
+	checkpoint(ALPHA, "r0");
+	/* Once, though it is tried again each second. */
+	usleep(1500000);
+	assert_int_equal(times_in_log(ALPHA, "another key for r1"), 1);
+	assert_int_equal(times_in_log(ALPHA, "another key for r2"), 1);
+	assert_int_equal(times_in_log(BETA, "r1: the peer has another key"), 1);
+	assert_int_equal(times_in_log(BETA, "r2: the peer wants"), 1);
+}
+
+static void plaintext(void **state)
+{
+	configure_both(0, ALPHA, "plaintext = yes");
+	configure_both(1, ALPHA, "plaintext = yes");
+	configure(ALPHA, 2, ALPHA, "plaintext = yes");
+	configure_both(3, ALPHA, "");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r1", "\"connection\""));
+	start(ALPHA, NULL, 0);
+	/* Whichever began first has the port. */
+	run_until(status_has(BETA, "r3", "one of them is plaintext") ||
+		  status_has(BETA, "r0", "one of them is plaintext"));
+	if (status_has(BETA, "r0", "one of them is plaintext"))
+		return;
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(ALPHA, "r1");
+	run_until(status_has(ALPHA, "r2", "refused by the peer: r2 is not served here"));
+	run_until(times_in_log(BETA, "r2 is not served here"));
+}
+
+static void names(void **state)
+{
+	char *some[] = { (char *)"r0", (char *)"r1" }, *twice[] = { some[0], some[0] };
+
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	configure_both(2, ALPHA, "");
+	start(ALPHA, some, 2);
+	start(BETA, NULL, 0);
+	connected("r0");
+	connected("r1");
+	assert_true(status_has(ALPHA, "r2", "does not know it"));
+	kill(daemons[BETA], SIGTERM);
+	assert_int_equal(ended(BETA), 0);
+	start(BETA, twice, 2);
+	assert_int_equal(ended(BETA), REPL_EXIT_USAGE);
+}
+
+/* With one name, what is wrong ends it. */
+static void one_name(void **state)
+{
+	char *name[] = { (char *)"r0" };
+
+	configure_both(0, ALPHA, "");
+	chmod(path_of(ALPHA, "conf/r0.key"), 0644);
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_REFUSED);
+	put_file(path_of(ALPHA, "conf/r0.conf"), "nonsense\n", 0600);
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_CONFIG);
+	configure_both(0, ALPHA, "");
+	fakes[ALPHA][0].up = false;
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_FAILED);
+	fakes[ALPHA][0].up = true;
+	start(ALPHA, name, 1);
+	start(BETA, NULL, 0);
+	connected("r0");
+}
+
+static void second_daemon(void **state)
+{
+	pid_t first;
+
+	configure_both(0, ALPHA, "");
+	start(ALPHA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "\"connection\""));
+	first = daemons[ALPHA];
+	start(ALPHA, NULL, 0);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_REFUSED);
+	daemons[ALPHA] = first;
+	assert_true(status_has(ALPHA, "r0", "\"connection\""));
+}
+
+static void hup(unsigned int host)
+{
+	unsigned int was = times_in_log(host, "configuration was read again") +
+			   times_in_log(host, "goes on as before");
+
+	kill(daemons[host], SIGHUP);
+	run_until(times_in_log(host, "configuration was read again") +
+		  times_in_log(host, "goes on as before") > was);
+}
+
+static void reload(void **state)
+{
+	char text[2048] = "";
+	uint64_t was;
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	usleep(300000);
+	assert_int_equal(fakes[BETA][0].checkpoint, 1);
+
+	/* At once, and on the same connection. */
+	configure(ALPHA, 0, ALPHA, "interval = 200ms");
+	hup(ALPHA);
+	run_until(fakes[BETA][0].checkpoint > 3);
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+
+	/* From an hour to a moment, too. */
+	configure(ALPHA, 0, ALPHA, "interval = 1h");
+	hup(ALPHA);
+	usleep(500000);
+	was = fakes[BETA][0].checkpoint;
+	usleep(500000);
+	assert_int_equal(fakes[BETA][0].checkpoint, was);
+	configure(ALPHA, 0, ALPHA, "interval = 300ms\nhold = /bin/true\nrelease = /bin/true");
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint > was + 2);
+	was = fakes[ALPHA][0].holds;
+	usleep(700000);
+	assert_int_equal(fakes[ALPHA][0].holds, was);
+
+	/* A bad file, or a bad key, and it goes on as before. */
+	put_file(path_of(ALPHA, "conf/r0.conf"), "nonsense\n", 0600);
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_CONFIG);
+	configure(ALPHA, 0, ALPHA, "interval = 1h");
+	chmod(path_of(ALPHA, "conf/r0.key"), 0644);
+	hup(ALPHA);
+	was = fakes[BETA][0].checkpoint;
+	run_until(fakes[BETA][0].checkpoint > was + 2);
+
+	/* What cannot change is said, the rest does. */
+	port[BETA]++;
+	configure(ALPHA, 0, ALPHA, "interval = 0");
+	assert_int_equal(ask(ALPHA, "reload", "r0", text), 0);
+	assert_non_null(strstr(text, "address of host beta: has changed in the file"));
+	usleep(500000);
+	was = fakes[BETA][0].checkpoint;
+	usleep(500000);
+	assert_int_equal(fakes[BETA][0].checkpoint, was);
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+}
+
+/* A new key, on one host after the other, without a restart of either. */
+static void new_key(void **state)
+{
+	static const char line[] =
+		"00000000000000000000000000000000000000000000000000000000000000aa\n";
+	char more[2][200];
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	for (unsigned int host = 0; host < 2; host++) {
+		put_file(path_of(host, "conf/new.key"), line, 0600);
+		snprintf(more[host], sizeof(more[host]), "old_key = %s",
+			 path_of(host, "conf/new.key"));
+		configure(host, 0, ALPHA, more[host]);
+		hup(host);
+	}
+	/* The new one takes the place of the old one on alpha. */
+	put_file(path_of(ALPHA, "conf/r0.key"), line, 0600);
+	put_file(path_of(ALPHA, "conf/new.key"), line, 0600);
+	hup(ALPHA);
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	start(BETA, NULL, 0);
+	connected("r0");
+}
+
+static void come_and_go(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	configure_both(1, BETA, "");
+	kill(daemons[ALPHA], SIGHUP);
+	kill(daemons[BETA], SIGHUP);
+	connected("r1");
+	checkpoint(BETA, "r1");
+
+	/* Gone, but not while its devices are there. */
+	unlink(path_of(ALPHA, "conf/r1.conf"));
+	kill(daemons[ALPHA], SIGHUP);
+	run_until(times_in_log(ALPHA, "is gone: served as before"));
+	checkpoint(BETA, "r1");
+	fakes[ALPHA][1].up = false;
+	assert_int_equal(ask(ALPHA, "release", "r1", NULL), 0);
+	run_until(status_has(ALPHA, "r1", "does not know it"));
+	run_until(status_has(BETA, "r1", "disconnected"));
+	checkpoint(ALPHA, "r0");
+}
+
+/* "replctl down", and up again. */
+static void down_and_up(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	assert_int_equal(ask(ALPHA, "release", "r0", NULL), 0);
+	assert_true(status_has(ALPHA, "r0", "not served"));
+	assert_true(status_has(BETA, "r0", "the peer's daemon was ended"));
+	fakes[ALPHA][0].up = false;
+	run_until(status_has(ALPHA, "r0", "there is no device"));
+	assert_true(status_has(ALPHA, "r1", "\"connection\":\"connected\""));
+	fakes[ALPHA][0].up = true;
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+}
+
+#define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers),
+		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
+		test(new_key), test(come_and_go), test(down_and_up),
+	};
+	int r;
+
+	fakes = mmap(NULL, 2 * sizeof(*fakes), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (fakes == MAP_FAILED || !mkdtemp(dir))
+		return 1;
+	r = cmocka_run_group_tests_name("serve", tests, NULL, NULL);
+	rmdir(dir);
+	return r;
+}
