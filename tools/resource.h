@@ -112,10 +112,10 @@ int resource_flush(const struct repl_resource *resource, struct repl_error *erro
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
 /**
- * resource_prepare() - checkpoint_prepare on all volumes; on failure abort
+ * resource_prepare() - checkpoint_prepare on all volumes
  * @resource: resource
  * @id: checkpoint
- * @error: filled in on -1
+ * @error: filled in on -1; some may be prepared then: resource_abort()
  */
 int resource_prepare(const struct repl_resource *resource, uint64_t id,
 		     struct repl_error *error);
