@@ -12,7 +12,7 @@
 #include "control.h"
 #include "unixsock.h"
 
-#define MAX_CLIENTS 64
+#define MAX_CLIENTS 256
 #define MAX_QUEUED (1024 * 1024)
 
 struct repl_client {

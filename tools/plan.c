@@ -62,14 +62,14 @@ static void checkpoint_on_primary(const struct repl_resource *resource, unsigned
 		step(true, "hold the workload by %s", config->hold);
 	for (unsigned int i = 0; i < config->volumes; i++) {
 		resource_device(resource, i, false, name, sizeof(name));
-		step(true, "%s%s, and flush its writes to %s",
-		     config->hold ? "leave it to that to hold " : "suspend ", name,
-		     peer_name(resource));
+		if (!config->hold)
+			step(true, "suspend %s", name);
+		step(true, "flush the writes of %s to %s", name, peer_name(resource));
 	}
 	if (config->save)
 		step(true, "send the state that %s gives", config->save);
-	step(true, "wait until %s has checkpoint %llu on all %u volumes", peer_name(resource), id,
-	     config->volumes);
+	step(true, "wait until %s has committed checkpoint %llu, on all volumes",
+	     peer_name(resource), id);
 	step(true, "let the workload go on%s%s", config->release ? " by " : "",
 	     config->release ? config->release : "");
 }

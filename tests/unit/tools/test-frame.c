@@ -239,8 +239,8 @@ static void bad_type_zero(void **state)
 
 static void bad_type_new(void **state)
 {
-	feed_changed(field(type), 17, 2);
-	expect_error("the peer sent a frame of type 17, which we do not know");
+	feed_changed(field(type), 18, 2);
+	expect_error("the peer sent a frame of type 18, which we do not know");
 }
 
 static void bad_flags(void **state)

@@ -24,8 +24,10 @@
 #include <cmocka.h>
 
 #include "control.h"
+#include "plan.h"
 #include "resource.h"
 #include "serve.h"
+#include "steps.h"
 
 enum { ALPHA, BETA };
 
@@ -710,6 +712,72 @@ static void down_and_up(void **state)
 	checkpoint(BETA, "r1");
 }
 
+static const char *plan(int (*fn)(const struct repl_resource *resource,
+				  struct json_object *status, struct repl_error *error),
+			const struct repl_resource *resource, const char *status)
+{
+	static char text[4096];
+	struct json_object *array = json_object_new_array(), *o = json_tokener_parse(status);
+
+	assert_non_null(o);
+	steps_keep(array);
+	if (fn(resource, o, &error))
+		snprintf(text, sizeof(text), "%d: %s", error.exit, error.text);
+	else
+		snprintf(text, sizeof(text), "%s",
+			 json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN));
+	steps_keep(NULL);
+	json_object_put(array);
+	json_object_put(o);
+	return text;
+}
+
+/* What --dry-run says goes by what is. */
+static void plans(void **state)
+{
+	static const char calm[] =
+		"{\"connection\":\"connected\",\"phase\":\"idle\",\"checkpoint\":7,\"degraded\":false}";
+	struct repl_config *config;
+	struct repl_resource r;
+
+	configure(ALPHA, 0, ALPHA, "hold = /bin/h\nrelease = /bin/r\nsave = /bin/s");
+	config = config_load(path_of(ALPHA, "conf/r0.conf"), &error);
+	assert_non_null(config);
+	r = (struct repl_resource){ config, ALPHA };
+	assert_string_equal(plan(plan_checkpoint, &r, calm),
+			    "[\"hold the workload by \\/bin\\/h\","
+			    "\"flush the writes of r0-v to beta\","
+			    "\"send the state that \\/bin\\/s gives\","
+			    "\"wait until beta has committed checkpoint 8, on all volumes\","
+			    "\"let the workload go on by \\/bin\\/r\"]");
+	assert_non_null(strstr(plan(plan_checkpoint, &r,
+				    "{\"connection\":\"connected\",\"phase\":\"sent\",\"checkpoint\":7}"),
+			       "checkpoint 9"));
+	assert_string_equal(plan(plan_checkpoint, &r,
+				 "{\"connection\":\"connected\",\"degraded\":true}"),
+			    "4: the peer has missed writes: it needs a resync");
+	assert_string_equal(plan(plan_checkpoint, &r, "{\"connection\":\"disconnected\","
+				 "\"disconnected_because\":\"it is dark\"}"),
+			    "3: the peer is not connected: it is dark");
+	assert_string_equal(plan(plan_failover, &r, calm),
+			    "4: a failover is asked for on the secondary");
+	r.here = BETA;
+	fakes[BETA][0].checkpoint = 7;
+	assert_non_null(strstr(plan(plan_checkpoint, &r, calm), "ask alpha for a checkpoint"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm), "alpha itself, which is connected"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm),
+			       "make checkpoint 7 of r0-v permanent"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm),
+			       "writes of alpha to r0-v-ingest, and end its export at port 20000"));
+	assert_non_null(strstr(plan(plan_failover, &r, "{\"phase\":\"loading\"}"),
+			       "wait until the checkpoint that is here is committed"));
+	fakes[BETA][0].over = true;
+	assert_string_equal(plan(plan_failover, &r, calm), "[\"do nothing: it has failed over\"]");
+	assert_string_equal(plan(plan_checkpoint, &r, "{\"failed_over\":true}"),
+			    "4: this side has failed over");
+	config_free(config);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -717,7 +785,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
-		test(new_key), test(come_and_go), test(down_and_up),
+		test(new_key), test(come_and_go), test(down_and_up), test(plans),
 	};
 	int r;
 
