@@ -431,61 +431,76 @@ static int verb_events(struct command *c)
 	return ask(c, "events", print_line, NULL);
 }
 
-/* What is waited for, and a way to stop looking: SIGINT or the timeout. */
+/* Return: 1: all are; 0: not yet; -1. */
+static int is_merged(struct command *c)
+{
+	char name[128], line[1024];
+	int all = 1;
+
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		if (dm_status(name, line, sizeof(line), c->error))
+			return -1;
+		all &= !strncmp(line, "secondary done ", 15);
+		if (!strncmp(line, "secondary failover-failed ", 26))
+			return error_set(c->error, REPL_EXIT_FAILED,
+					 "volume %s: the merge has failed",
+					 c->config->volume[i].name);
+	}
+	return all;
+}
+
+/* As above; with a timeout a daemon that is only starting is waited for too. */
+static int is_connected(struct command *c)
+{
+	struct json_object *status = NULL;
+	struct pair_kernel kernel;
+	const char *why, *connection;
+	int there;
+
+	c->error->text[0] = 0;
+	if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
+		return -1;
+	connection = status ? string_of(status, "connection") : NULL;
+	why = status ? string_of(status, "disconnected_because") : NULL;
+	if (why)
+		error_set(c->error, REPL_EXIT_TIMEOUT, "%s", why);
+	there = connection && !strcmp(connection, "connected") &&
+		!resource_kernel(&c->resource, &kernel, NULL);
+	json_object_put(status);
+	return there;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* Until it is so, or the timeout, or SIGINT. */
 static int verb_wait(struct command *c)
 {
 	const char *what = c->nr_words ? c->words[0] : "connected";
-	struct timespec begin, t;
+	int (*is)(struct command *c) = !strcmp(what, "connected") ? is_connected :
+				       !strcmp(what, "merged") ? is_merged : NULL;
+	int64_t begin = now_ms();
+	struct repl_error why;
+	int r;
 
-	if (strcmp(what, "connected") && strcmp(what, "merged"))
+	if (!is)
 		return error_set(c->error, REPL_EXIT_USAGE, "wait for connected or merged");
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (;;) {
-		struct json_object *status = NULL;
-		struct pair_kernel kernel;
-		bool there;
-
-		if (!strcmp(what, "merged")) {
-			char name[128], line[1024];
-
-			there = true;
-			for (unsigned int i = 0; i < c->config->volumes; i++) {
-				resource_device(&c->resource, i, false, name, sizeof(name));
-				if (dm_status(name, line, sizeof(line), c->error))
-					return -1;
-				there &= !strncmp(line, "secondary done ", 15);
-				if (!strncmp(line, "secondary failover-failed ", 26))
-					return error_set(c->error, REPL_EXIT_FAILED,
-							 "volume %s: the merge has failed",
-							 c->config->volume[i].name);
-			}
-		} else {
-			/* A daemon that is only starting is waited for too. */
-			c->error->text[0] = 0;
-			if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
-				return -1;
-			if (status && string_of(status, "disconnected_because"))
-				error_set(c->error, REPL_EXIT_TIMEOUT, "%s",
-					  string_of(status, "disconnected_because"));
-			there = status && string_of(status, "connection") &&
-				!strcmp(string_of(status, "connection"), "connected") &&
-				!resource_kernel(&c->resource, &kernel, NULL);
-			json_object_put(status);
-		}
-		if (there)
-			return 0;
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		if (c->options->timeout >= 0 &&
-		    (t.tv_sec - begin.tv_sec) * 1000LL + (t.tv_nsec - begin.tv_nsec) / 1000000 >
-		    c->options->timeout) {
-			struct repl_error why = *c->error;
-
+	while (!(r = is(c))) {
+		if (c->options->timeout >= 0 && now_ms() - begin > c->options->timeout) {
+			why = *c->error;
 			return error_set(c->error, REPL_EXIT_TIMEOUT,
 					 "not %s in the time given%s%.300s", what,
 					 why.text[0] ? ": " : "", why.text);
 		}
 		usleep(100000);
 	}
+	return r < 0 ? -1 : 0;
 }
 
 /*

@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "conn.h"
 #include "control.h"
 #include "plan.h"
 #include "resource.h"
@@ -501,6 +502,73 @@ static void strangers(void **state)
 	assert_int_equal(times_in_log(BETA, "r2: the peer wants"), 1);
 }
 
+/* Whoever has the key of r0 and speaks of r1, of which it may have none. */
+static char closed_why[512];
+static uint64_t sent_id;
+
+static void liar_opened(struct repl_conn *conn, void *context)
+{
+	unsigned char payload[FRAME_HELLO_SIZE];
+	struct repl_frame frame = { FRAME_HELLO, 0, sizeof(payload), payload };
+	struct repl_hello hello = {
+		.protocol_min = 1, .protocol_max = 2, .role = HELLO_PRIMARY, .nr_volumes = 1,
+	};
+
+	snprintf(hello.resource, sizeof(hello.resource), "%s", (const char *)context);
+	snprintf(hello.host, sizeof(hello.host), "alpha");
+	hello_encode(&hello, payload);
+	assert_int_equal(conn_send(conn, &frame, &error), 0);
+}
+
+static void liar_frame(struct repl_conn *conn, const struct repl_frame *frame, void *context)
+{
+	struct repl_reply reply;
+
+	if (frame->type != FRAME_FAILED)
+		return;
+	assert_int_equal(reply_decode(frame, &reply, &error), 0);
+	sent_id = frame->id;
+	snprintf(closed_why, sizeof(closed_why), "%s", reply.text);
+}
+
+static void liar_closed(struct repl_conn *conn, const char *why, void *context)
+{
+	if (!closed_why[0])
+		snprintf(closed_why, sizeof(closed_why), "%s", why);
+}
+
+static void wrong_name(void **state)
+{
+	static const struct repl_conn_ops ops = { liar_opened, liar_frame, liar_closed, NULL };
+	struct repl_address address = { .type = REPL_TCP, .host = (char *)"127.0.0.1", .fd = -1 };
+	unsigned char key[1][KEY_SIZE];
+	struct repl_conn_tls tls = { "r0", key, 1 };
+	struct repl_conn *conn;
+	sd_event *loop;
+
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r1", "\"connection\""));
+	assert_int_equal(key_load(path_of(BETA, "conf/r0.key"), key[0], &error), 0);
+	address.port = port[BETA];
+	assert_true(sd_event_new(&loop) >= 0);
+	closed_why[0] = 0;
+	assert_int_equal(conn_connect(loop, &address, &tls, WAIT_MS, &ops, (void *)"r1", &conn,
+				      &error), 0);
+	while (!closed_why[0])
+		assert_true(sd_event_run(loop, 100000) >= 0);
+	assert_string_equal(closed_why, "the peer has another resource at this address");
+	assert_int_equal(sent_id, 0);
+	conn_free(conn);
+	sd_event_unref(loop);
+	run_until(times_in_log(BETA, "r0: peer: the peer has another resource"));
+	assert_true(status_has(BETA, "r1", "\"disconnected_because\":null"));
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	connected("r1");
+}
+
 static void plaintext(void **state)
 {
 	configure_both(0, ALPHA, "plaintext = yes");
@@ -639,6 +707,54 @@ static void reload(void **state)
 	usleep(500000);
 	assert_int_equal(fakes[BETA][0].checkpoint, was);
 	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+}
+
+/* What one hook holds, the other one of that time releases. */
+static void reload_while_held(void **state)
+{
+	char more[300];
+
+	snprintf(more, sizeof(more), "hold = /bin/sleep 2\nrelease = /bin/touch %s",
+		 path_of(ALPHA, "released"));
+	configure_both(0, ALPHA, more);
+	start_both();
+	connected("r0");
+	configure(ALPHA, 0, ALPHA, "");
+	fflush(NULL);
+	if (!fork())
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"holding\""));
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	assert_int_equal(access(path_of(ALPHA, "released"), F_OK), -1);
+	wait(NULL);
+	run_until(!access(path_of(ALPHA, "released"), F_OK));
+	assert_int_equal(fakes[ALPHA][0].holds, 0);
+	/* From then on the devices are suspended. */
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].holds, 1);
+}
+
+/* A hook that runs when the session ends is ended, and not waited for. */
+static void hook_in_flight(void **state)
+{
+	char more[300];
+	uint64_t begin;
+
+	snprintf(more, sizeof(more), "peer_loss = failover\nfence = /bin/touch %s; exec sleep 60",
+		 path_of(BETA, "fencing"));
+	configure_both(0, ALPHA, more);
+	start_both();
+	connected("r0");
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	run_until(!access(path_of(BETA, "fencing"), F_OK));
+	begin = now();
+	assert_int_equal(ask(BETA, "release", "r0", NULL), 0);
+	assert_true(now() - begin < 5000);
+	assert_false(fakes[BETA][0].over);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_false(fakes[BETA][0].over);
 }
 
 /* A new key, on one host after the other, without a restart of either. */
@@ -783,9 +899,9 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers),
+		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
-		test(new_key), test(come_and_go), test(down_and_up), test(plans),
+		test(reload_while_held), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
 	};
 	int r;
 
