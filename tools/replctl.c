@@ -119,29 +119,41 @@ static int verb_adjust(struct command *c)
 	return -1;
 }
 
-/* Nobody else works on it from now on: neither a daemon, nor what one left behind. */
+#define LOCK_TRIES 100		/* of 100 ms */
+
+/*
+ * Nobody else works on it from now on: neither a daemon, nor what one left behind. A
+ * daemon that has let go takes it again after a while, if we are slow.
+ */
 static int take_lock(struct command *c)
 {
 	struct repl_error ignored, *keep = c->error;
-	int r, fd, tries = 0;
+	int r = 1, fd;
 
-	c->error = &ignored;
-	ask(c, "release", NULL, NULL);
-	c->error = keep;
-	while ((r = resource_lock(&c->resource, &fd, c->error)) > 0) {
-		close(fd);
-		if (++tries == 100)
-			return -1;
-		usleep(100000);
+	for (unsigned int i = 0; r > 0 && i < LOCK_TRIES; i++) {
+		if (i)
+			usleep(100000);
+		if (i % 10 == 0) {
+			c->error = &ignored;
+			ask(c, "release", NULL, NULL);
+			c->error = keep;
+		}
+		r = resource_lock(&c->resource, &fd, c->error);
+		if (r > 0)
+			close(fd);
 	}
-	return r;
+	return r ? -1 : 0;
 }
 
 static int verb_down(struct command *c)
 {
-	if (!c->options->dry_run && take_lock(c))
+	bool force = c->options->force;
+
+	/* Before the daemon has to let go of it for nothing. */
+	if (!c->options->dry_run && (resource_may_go(&c->resource, force, c->error) ||
+				     take_lock(c)))
 		return -1;
-	return resource_down(&c->resource, c->options->force, c->options->dry_run, c->error);
+	return resource_down(&c->resource, force, c->options->dry_run, c->error);
 }
 
 static int verb_serve(struct command *c)

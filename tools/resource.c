@@ -57,6 +57,7 @@ void resource_runtime(const struct repl_resource *resource, const char *file,
 int resource_lock(const struct repl_resource *resource, int *fd, struct repl_error *error)
 {
 	char path[256];
+	int r;
 
 	resource_runtime(resource, "lock", path, sizeof(path));
 	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -64,9 +65,10 @@ int resource_lock(const struct repl_resource *resource, int *fd, struct repl_err
 		return error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno));
 	if (!flock(*fd, LOCK_EX | LOCK_NB))
 		return 0;
+	r = errno == EWOULDBLOCK ? 1 : -1;
 	error_set(error, REPL_EXIT_REFUSED,
 		  "a daemon, what one left behind, or 'replctl down' has %s", path);
-	return errno == EWOULDBLOCK ? 1 : -1;
+	return r;
 }
 
 /* Words about a volume before the error of its part. */
@@ -340,10 +342,16 @@ static int volume_down(const struct repl_resource *resource, unsigned int i,
 	       remove_device(name, dry_run, error) ? -1 : 0;
 }
 
+int resource_may_go(const struct repl_resource *resource, bool force,
+		    struct repl_error *error)
+{
+	return each(resource, false, may_go, &force, error);
+}
+
 int resource_down(const struct repl_resource *resource, bool force, bool dry_run,
 		  struct repl_error *error)
 {
-	return each(resource, false, may_go, &force, error) ||
+	return resource_may_go(resource, force, error) ||
 	       each(resource, false, volume_down, &dry_run, error) ? -1 : 0;
 }
 

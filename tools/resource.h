@@ -88,6 +88,15 @@ int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run
 		struct repl_error *error);
 
 /**
+ * resource_may_go() - could it be taken down now?
+ * @resource: resource
+ * @force: as for resource_down()
+ * @error: filled in on -1: REPL_EXIT_REFUSED if something is in use
+ */
+int resource_may_go(const struct repl_resource *resource, bool force,
+		    struct repl_error *error);
+
+/**
  * resource_down() - take down exports, imports, devices
  * @resource: resource
  * @force: also where that gives up a checkpoint (stage running, failover)

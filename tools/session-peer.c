@@ -139,7 +139,8 @@ static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 	struct session *s = context;
 	bool open = s->open;
 
-	if (open || strcmp(s->why_lost, why))
+	/* One that refuses us, or that we refuse, is tried again each second. */
+	if (!s->lost || strcmp(s->why_lost, why))
 		say(s, 4, "peer: %s", why);
 	snprintf(s->why_lost, sizeof(s->why_lost), "%.250s", why);
 	if (conn_key_refused(conn) && s->nr_keys == 2)

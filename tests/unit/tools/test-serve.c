@@ -7,7 +7,6 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <sanitizer/lsan_interface.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +21,12 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#else
+#define __lsan_do_recoverable_leak_check() 0	/* valgrind looks itself */
+#endif
 
 #include "conn.h"
 #include "control.h"
@@ -589,6 +594,9 @@ static void plaintext(void **state)
 	checkpoint(ALPHA, "r1");
 	run_until(status_has(ALPHA, "r2", "refused by the peer: r2 is not served here"));
 	run_until(times_in_log(BETA, "r2 is not served here"));
+	usleep(2500000);
+	assert_int_equal(times_in_log(ALPHA, "r2 is not served here"), 1);
+	assert_int_equal(times_in_log(BETA, "r2 is not served here"), 1);
 }
 
 static void names(void **state)
@@ -750,7 +758,7 @@ static void hook_in_flight(void **state)
 	run_until(!access(path_of(BETA, "fencing"), F_OK));
 	begin = now();
 	assert_int_equal(ask(BETA, "release", "r0", NULL), 0);
-	assert_true(now() - begin < 5000);
+	assert_true(now() - begin < 30000);
 	assert_false(fakes[BETA][0].over);
 	start(ALPHA, NULL, 0);
 	connected("r0");
