@@ -18,7 +18,7 @@
 #include "pair.h"
 
 #define VOLUMES 2
-#define QUEUE 4
+#define QUEUE 5
 #define IDS 6
 
 struct wire {
