@@ -456,13 +456,23 @@ static bool steps(const struct state *now, bool *moved)
 	return true;
 }
 
+/* A checkpoint that even its timeout does not move. */
+static bool stuck(const struct state *now)
+{
+	struct pair_event e = { .type = PAIR_TIMEOUT };
+	struct state next = *now;
+
+	feed(&next, true, &e);
+	return !memcmp(&next, now, sizeof(next));
+}
+
 static bool quiet(const struct state *now)
 {
 	return !(now->p_up && (now->p.busy || (now->p.opened && (!now->link_up || !now->s_up)))) &&
 	       !(now->s_up && (now->s.busy || (now->s.opened && (!now->link_up || !now->p_up)))) &&
 	       !(now->p_up && now->p.opened && now->to_p.nr) &&
 	       !(now->s_up && now->s.opened && now->to_s.nr) &&
-	       !(now->p_up && now->p.phase != PAIR_IDLE);
+	       !(now->p_up && now->p.phase != PAIR_IDLE && !stuck(now));
 }
 
 /* What users, workloads and bad luck do. */
