@@ -170,3 +170,27 @@ bool address_is_local(const struct repl_address *address)
 {
 	return address->type != REPL_TCP || address_host_is_loopback(address->host);
 }
+
+static bool same(const char *a, const char *b)
+{
+	return a && b ? !strcmp(a, b) : a == b;
+}
+
+bool address_same(const struct repl_address *a, const struct repl_address *b)
+{
+	return a->type == b->type && same(a->host, b->host) && a->port == b->port &&
+	       same(a->path, b->path) && same(a->command, b->command) && a->fd == b->fd;
+}
+
+int address_copy(const struct repl_address *from, struct repl_address *to)
+{
+	*to = *from;
+	to->host = from->host ? strdup(from->host) : NULL;
+	to->path = from->path ? strdup(from->path) : NULL;
+	to->command = from->command ? strdup(from->command) : NULL;
+	if (!from->host == !to->host && !from->path == !to->path &&
+	    !from->command == !to->command)
+		return 0;
+	address_free(to);
+	return -1;
+}

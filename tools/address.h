@@ -50,6 +50,24 @@ int address_parse(const char *text, struct repl_address *address, struct repl_er
 void address_free(struct repl_address *address);
 
 /**
+ * address_same() - are they written alike?
+ * @a: one
+ * @b: the other
+ *
+ * Return: true if so.
+ */
+bool address_same(const struct repl_address *a, const struct repl_address *b);
+
+/**
+ * address_copy() - one of one's own
+ * @from: address
+ * @to: out, for address_free()
+ *
+ * Return: 0, or -1: out of memory.
+ */
+int address_copy(const struct repl_address *from, struct repl_address *to);
+
+/**
  * address_is_local() - does it stay on this machine, as far as we can see?
  * @address: any
  *

@@ -13,19 +13,21 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "conn.h"
+#include "unixsock.h"
 
 #define PRIORITY "SECURE128:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:-GROUP-ALL:" \
 		 "+GROUP-X25519:+GROUP-SECP256R1"
 
 #define IDENTITY_PREFIX	"dm-repl:"
-#define IDENTITY_SIZE	(sizeof(IDENTITY_PREFIX) + 8)	/* bytes, with the NUL */
+#define IDENTITY_MARK	8	/* bytes: digits of the key's hash */
+#define IDENTITY_SIZE	(sizeof(IDENTITY_PREFIX) + CONFIG_NAME_MAX + 1 + IDENTITY_MARK)
 #define READS_MAX	16	/* per turn of the loop: the others want theirs */
 #define BACKLOG		16
 #define ACCURACY	10000	/* us, of the deadline */
@@ -60,9 +62,12 @@ struct repl_conn {
 	int pidfd;
 
 	bool server;
+	bool tls;
 	bool key_refused;
+	const char *refusal;			/* why, for a server */
+	char resource[CONFIG_NAME_MAX + 1];	/* that the identity names; "": none */
 	bool write_later;			/* gnutls has part of a record */
-	struct conn_keys keys;			/* wiped once the handshake is over */
+	struct conn_keys keys;			/* a client's; wiped after the handshake */
 	gnutls_session_t session;		/* NULL: plaintext */
 	gnutls_psk_client_credentials_t client_cred;
 	gnutls_psk_server_credentials_t server_cred;
@@ -84,6 +89,7 @@ struct repl_conn {
 struct repl_conn_listener {
 	sd_event *event;
 	sd_event_source *io;
+	conn_keys_fn *keys;			/* NULL: plaintext */
 	conn_accept_fn *accept;
 	void *context;
 	unsigned int busy;
@@ -91,12 +97,9 @@ struct repl_conn_listener {
 	bool once;				/* fd is the connection itself */
 	unsigned int timeout_ms;
 	int fd;
-	struct conn_keys keys;
 	struct repl_conn *pending[CONN_HANDSHAKES_MAX];	/* the oldest first */
 	unsigned int nr_pending;
-	char *path;				/* of REPL_UNIX */
-	dev_t dev;
-	ino_t ino;
+	struct unix_socket socket;		/* of REPL_UNIX */
 };
 
 static int no_memory(struct repl_error *error)
@@ -264,6 +267,17 @@ bool conn_is_open(const struct repl_conn *conn)
 bool conn_key_refused(const struct repl_conn *conn)
 {
 	return conn->key_refused;
+}
+
+void conn_keep(struct repl_conn *conn)
+{
+	leave_listener(conn);
+	conn->deadline = sd_event_source_disable_unref(conn->deadline);
+}
+
+const char *conn_resource(const struct repl_conn *conn)
+{
+	return conn->state == CONN_OPEN && conn->session && conn->server ? conn->resource : NULL;
 }
 
 const char *conn_peer(const struct repl_conn *conn)
@@ -461,34 +475,63 @@ int conn_send(struct repl_conn *conn, const struct repl_frame *frame, struct rep
 /*
  * The handshake.
  */
-static void identity(const unsigned char key[KEY_SIZE], char name[IDENTITY_SIZE])
+static void identity(const char *resource, const unsigned char key[KEY_SIZE],
+		     char name[IDENTITY_SIZE])
 {
 	unsigned char hash[32];
 
 	gnutls_hash_fast(GNUTLS_DIG_SHA256, key, KEY_SIZE, hash);
-	snprintf(name, IDENTITY_SIZE, IDENTITY_PREFIX "%02x%02x%02x%02x",
+	snprintf(name, IDENTITY_SIZE, IDENTITY_PREFIX "%s:%02x%02x%02x%02x", resource,
 		 hash[0], hash[1], hash[2], hash[3]);
+}
+
+/* The resource that an identity names: anybody's bytes, so nothing but a good name. */
+static bool resource_of(const gnutls_datum_t *given, char resource[CONFIG_NAME_MAX + 1])
+{
+	const size_t prefix = strlen(IDENTITY_PREFIX), rest = prefix + 1 + IDENTITY_MARK;
+
+	if (given->size <= rest || given->size - rest > CONFIG_NAME_MAX ||
+	    memcmp(given->data, IDENTITY_PREFIX, prefix) ||
+	    memchr(given->data, 0, given->size))
+		return false;
+	snprintf(resource, CONFIG_NAME_MAX + 1, "%.*s", (int)(given->size - rest),
+		 (const char *)given->data + prefix);
+	return config_name_good(resource);
 }
 
 /* The server's: which of the keys does the client mean? */
 static int find_key(gnutls_session_t session, const gnutls_datum_t *username, gnutls_datum_t *key)
 {
 	struct repl_conn *conn = gnutls_session_get_ptr(session);
+	struct repl_conn_listener *listener = conn->listener;
+	struct repl_conn_tls tls = { 0 };
 	char name[IDENTITY_SIZE];
 	unsigned int i;
 
-	for (i = 0; i < conn->keys.nr; i++) {
-		identity(conn->keys.key[i], name);
+	conn->key_refused = true;
+	conn->resource[0] = '\0';
+	if (!resource_of(username, conn->resource)) {
+		conn->refusal = "the peer names no resource";
+		conn->resource[0] = '\0';
+		return -1;
+	}
+	if (!listener || !listener->keys(conn->resource, &tls, listener->context)) {
+		conn->refusal = "the peer wants a resource that is not served here";
+		return -1;
+	}
+	conn->refusal = "the peer has another key";
+	for (i = 0; i < tls.nr_keys; i++) {
+		identity(conn->resource, tls.keys[i], name);
 		if (username->size != strlen(name) || memcmp(username->data, name, strlen(name)))
 			continue;
 		key->data = gnutls_malloc(KEY_SIZE);
 		if (!key->data)
 			return -1;
 		key->size = KEY_SIZE;
-		memcpy(key->data, conn->keys.key[i], KEY_SIZE);
+		memcpy(key->data, tls.keys[i], KEY_SIZE);
+		conn->key_refused = false;
 		return 0;
 	}
-	conn->key_refused = true;
 	return -1;
 }
 
@@ -508,7 +551,7 @@ static int set_credentials(struct repl_conn *conn)
 	r = gnutls_psk_allocate_client_credentials(&conn->client_cred);
 	if (r < 0)
 		return r;
-	identity(conn->keys.key[0], name);
+	identity(conn->resource, conn->keys.key[0], name);
 	r = gnutls_psk_set_client_credentials(conn->client_cred, name, &key, GNUTLS_PSK_KEY_RAW);
 	if (r < 0)
 		return r;
@@ -543,7 +586,8 @@ static void handshake_alert(struct repl_conn *conn)
 	if (alert == GNUTLS_A_UNKNOWN_PSK_IDENTITY || alert == GNUTLS_A_DECRYPT_ERROR)
 		conn->key_refused = true;
 	if (conn->key_refused)
-		conn_close(conn, "the peer has another key");
+		close_why(conn, "the peer has another key for %s, or does not serve it",
+			  conn->resource);
 	else
 		close_why(conn, "handshake: the peer says: %s", gnutls_alert_get_name(alert));
 }
@@ -552,8 +596,10 @@ static void handshake_alert(struct repl_conn *conn)
 static void handshake_failed(struct repl_conn *conn, int r)
 {
 	if (conn->key_refused) {
+		/* No word of which it is: who has no key learns nothing of what is here. */
 		gnutls_alert_send(conn->session, GNUTLS_AL_FATAL, GNUTLS_A_UNKNOWN_PSK_IDENTITY);
-		conn_close(conn, "the peer has another key");
+		close_why(conn, "%s%s%s", conn->resource, conn->resource[0] ? ": " : "",
+			  conn->refusal);
 		return;
 	}
 	if (r != GNUTLS_E_FATAL_ALERT_RECEIVED)
@@ -588,9 +634,9 @@ static void handshake_done(struct repl_conn *conn)
 	}
 	frame_reader_init(&conn->reader, conn->in, FRAME_SIZE_MAX);
 	gnutls_memset(&conn->keys, 0, sizeof(conn->keys));
-	leave_listener(conn);
-	conn->deadline = sd_event_source_disable_unref(conn->deadline);
 	conn->state = CONN_OPEN;
+	if (!conn->server)
+		conn_keep(conn);
 	want(conn, EPOLLIN);
 	if (conn->ops && conn->ops->opened)
 		conn->ops->opened(conn, conn->context);
@@ -626,7 +672,7 @@ static void connected(struct repl_conn *conn)
 		return;
 	}
 	conn->state = CONN_HANDSHAKE;
-	if (!conn->keys.nr) {
+	if (!conn->tls) {
 		handshake_done(conn);
 		return;
 	}
@@ -657,8 +703,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct repl_conn *conn = userdata;
 
-	close_why(conn, "%sno answer in %u ms",
-		  conn->state == CONN_HANDSHAKE ? "handshake: " : "", conn->timeout_ms);
+	close_why(conn, "%sno %s in %u ms", conn->state == CONN_HANDSHAKE ? "handshake: " : "",
+		  conn->state == CONN_OPEN ? "HELLO" : "answer", conn->timeout_ms);
 	return 0;
 }
 
@@ -667,8 +713,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
  */
 
 /* Takes @fd over, also on failure. */
-static struct repl_conn *make(sd_event *event, int fd, const struct conn_keys *keys, bool server,
-			      unsigned int timeout_ms, struct repl_error *error)
+static struct repl_conn *make(sd_event *event, int fd, unsigned int timeout_ms,
+			      struct repl_error *error)
 {
 	struct repl_conn *conn = calloc(1, sizeof(*conn));
 	int on = 1, r;
@@ -681,8 +727,6 @@ static struct repl_conn *make(sd_event *event, int fd, const struct conn_keys *k
 	conn->event = sd_event_ref(event);
 	conn->fd = fd;
 	conn->pidfd = -1;
-	conn->keys = *keys;
-	conn->server = server;
 	conn->timeout_ms = timeout_ms;
 	/* Frames are small and waited for. Fails where it means nothing. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -754,15 +798,8 @@ static int tcp_address(const struct repl_address *address, struct sockaddr_stora
 static int unix_address(const struct repl_address *address, struct sockaddr_storage *addr,
 			socklen_t *len, struct repl_error *error)
 {
-	struct sockaddr_un *sun = (struct sockaddr_un *)addr;
-
-	if (strlen(address->path) >= sizeof(sun->sun_path))
-		return error_set(error, REPL_EXIT_CONFIG, "unix: the path is too long");
-	memset(sun, 0, sizeof(*sun));
-	sun->sun_family = AF_UNIX;
-	memcpy(sun->sun_path, address->path, strlen(address->path));
-	*len = sizeof(*sun);
-	return 0;
+	*len = sizeof(struct sockaddr_un);
+	return unix_socket_address(address->path, (struct sockaddr_un *)addr, error);
 }
 
 static int socket_address(const struct repl_address *address, struct sockaddr_storage *addr,
@@ -923,12 +960,18 @@ int conn_connect(sd_event *event, const struct repl_address *address,
 		return -1;
 	fd = open_address(address, &child, &pidfd, error);
 	if (fd >= 0) {
-		*conn = make(event, fd, &keys, false, timeout_ms, error);
+		*conn = make(event, fd, timeout_ms, error);
 		if (!*conn && child) {
 			kill(-child, SIGKILL);
 			waitpid(child, NULL, 0);
 			close(pidfd);
 		}
+	}
+	if (fd >= 0 && *conn) {
+		(*conn)->tls = tls;
+		(*conn)->keys = keys;
+		if (tls)
+			snprintf((*conn)->resource, sizeof((*conn)->resource), "%s", tls->resource);
 	}
 	gnutls_memset(&keys, 0, sizeof(keys));
 	if (fd < 0 || !*conn)
@@ -946,8 +989,6 @@ int conn_connect(sd_event *event, const struct repl_address *address,
 static void listener_destroy(struct repl_conn_listener *listener)
 {
 	sd_event_unref(listener->event);
-	gnutls_memset(&listener->keys, 0, sizeof(listener->keys));
-	free(listener->path);
 	free(listener);
 }
 
@@ -993,9 +1034,11 @@ static int on_accept(sd_event_source *source, int given, uint32_t revents, void 
 			conn_close(listener->pending[0], "handshake: out of descriptors");
 		return 0;
 	}
-	conn = make(listener->event, fd, &listener->keys, true, listener->timeout_ms, NULL);
+	conn = make(listener->event, fd, listener->timeout_ms, NULL);
 	if (!conn)
 		return 0;
+	conn->server = true;
+	conn->tls = listener->keys;
 	describe(conn->peer, sizeof(conn->peer), &addr, len);
 	listener->busy++;
 	add_pending(listener, conn);
@@ -1003,73 +1046,23 @@ static int on_accept(sd_event_source *source, int given, uint32_t revents, void 
 	return 0;
 }
 
-/*
- * Somebody's socket is at the path: is it left over? Connecting tells; that
- * the listener sees us come and go does no harm.
- */
-static int remove_stale(const struct sockaddr_un *sun, struct repl_error *error)
-{
-	struct stat st;
-	int fd, r;
-
-	if (lstat(sun->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : error_set(error, REPL_EXIT_FAILED, "%s: %s",
-						       sun->sun_path, strerror(errno));
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(error, REPL_EXIT_CONFIG, "%s is there, and is not a socket",
-				 sun->sun_path);
-	fd = stream_socket(AF_UNIX, error);
-	if (fd < 0)
-		return -1;
-	r = connect(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 ? errno : 0;
-	close(fd);
-	if (r != ECONNREFUSED)
-		return error_set(error, REPL_EXIT_FAILED, "%s: %s", sun->sun_path,
-				 !r || r == EAGAIN ? "somebody listens there already" :
-				 strerror(r));
-	if (unlink(sun->sun_path) < 0 && errno != ENOENT)
-		return error_set(error, REPL_EXIT_FAILED, "%s: %s", sun->sun_path,
-				 strerror(errno));
-	return 0;
-}
-
-static int bind_socket(int fd, const struct sockaddr_storage *addr, socklen_t len,
-		       struct repl_error *error)
-{
-	int on = 1;
-
-	if (addr->ss_family == AF_UNIX) {
-		if (remove_stale((const struct sockaddr_un *)addr, error) < 0)
-			return -1;
-		/* Linux gives the file the mode that the socket has before bind(). */
-		if (fchmod(fd, 0600) < 0)
-			return error_set(error, REPL_EXIT_FAILED, "socket: %s", strerror(errno));
-	} else {
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	}
-	if (bind(fd, (const struct sockaddr *)addr, len) < 0 || listen(fd, BACKLOG) < 0)
-		return error_set(error, REPL_EXIT_FAILED, "listen: %s", strerror(errno));
-	return 0;
-}
-
-static int listen_socket(struct repl_conn_listener *listener, const struct repl_address *address,
-			 struct repl_error *error)
+static int listen_tcp(const struct repl_address *address, struct repl_error *error)
 {
 	struct sockaddr_storage addr;
-	struct stat st;
+	int on = 1, fd;
 	socklen_t len;
 
-	if (socket_address(address, &addr, &len, error) < 0)
+	if (tcp_address(address, &addr, &len, error) < 0)
 		return -1;
-	listener->fd = stream_socket(addr.ss_family, error);
-	if (listener->fd < 0 || bind_socket(listener->fd, &addr, len, error) < 0)
+	fd = stream_socket(addr.ss_family, error);
+	if (fd < 0)
 		return -1;
-	if (address->type != REPL_UNIX || lstat(address->path, &st) < 0)
-		return 0;
-	listener->dev = st.st_dev;
-	listener->ino = st.st_ino;
-	listener->path = strdup(address->path);
-	return listener->path ? 0 : no_memory(error);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (!bind(fd, (const struct sockaddr *)&addr, len) && !listen(fd, BACKLOG))
+		return fd;
+	error_set(error, REPL_EXIT_FAILED, "listen: %s", strerror(errno));
+	close(fd);
+	return -1;
 }
 
 static int open_listener(struct repl_conn_listener *listener, const struct repl_address *address,
@@ -1079,15 +1072,19 @@ static int open_listener(struct repl_conn_listener *listener, const struct repl_
 
 	if (address->type == REPL_EXEC)
 		return error_set(error, REPL_EXIT_CONFIG, "exec: is for connecting only");
+	if (address->type == REPL_TCP)
+		listener->fd = listen_tcp(address, error);
+	if (address->type == REPL_UNIX)
+		listener->fd = unix_socket_listen(&listener->socket, address->path, BACKLOG, error);
 	if (address->type != REPL_FD)
-		return listen_socket(listener, address, error);
+		return listener->fd < 0 ? -1 : 0;
 	listener->fd = given_socket(address->fd, &listening, error);
 	listener->once = !listening;
 	return listener->fd < 0 ? -1 : 0;
 }
 
 int conn_listen(sd_event *event, const struct repl_address *address,
-		const struct repl_conn_tls *tls, unsigned int timeout_ms, conn_accept_fn *accept,
+		conn_keys_fn *keys, unsigned int timeout_ms, conn_accept_fn *accept,
 		void *context, struct repl_conn_listener **listener, struct repl_error *error)
 {
 	struct repl_conn_listener *l = calloc(1, sizeof(*l));
@@ -1098,9 +1095,10 @@ int conn_listen(sd_event *event, const struct repl_address *address,
 	l->event = sd_event_ref(event);
 	l->fd = -1;
 	l->timeout_ms = timeout_ms;
+	l->keys = keys;
 	l->accept = accept;
 	l->context = context;
-	if (copy_keys(tls, &l->keys, error) < 0 || open_listener(l, address, error) < 0)
+	if (open_listener(l, address, error) < 0)
 		goto fail;
 	r = sd_event_add_io(event, &l->io, l->fd, l->once ? EPOLLOUT : EPOLLIN, on_accept, l);
 	/* The rest of the loop gets its turn in a flood, or without descriptors. */
@@ -1117,24 +1115,14 @@ fail:
 	return -1;
 }
 
-int conn_listener_set_tls(struct repl_conn_listener *listener, const struct repl_conn_tls *tls,
-			  struct repl_error *error)
+void conn_listener_wait(struct repl_conn_listener *listener, unsigned int timeout_ms)
 {
-	struct conn_keys keys;
-
-	if (!listener->keys.nr)
-		return error_set(error, REPL_EXIT_CONFIG, "the listener is without TLS");
-	if (copy_keys(tls, &keys, error) < 0)
-		return -1;
-	listener->keys = keys;
-	gnutls_memset(&keys, 0, sizeof(keys));
-	return 0;
+	if (listener->timeout_ms < timeout_ms)
+		listener->timeout_ms = timeout_ms;
 }
 
 void conn_listener_free(struct repl_conn_listener *listener)
 {
-	struct stat st;
-
 	if (!listener || listener->freed)
 		return;
 	listener->freed = true;
@@ -1142,9 +1130,7 @@ void conn_listener_free(struct repl_conn_listener *listener)
 	listener->io = sd_event_source_disable_unref(listener->io);
 	if (listener->fd >= 0)
 		close(listener->fd);
-	if (listener->path && !lstat(listener->path, &st) && st.st_dev == listener->dev &&
-	    st.st_ino == listener->ino)
-		unlink(listener->path);
+	unix_socket_remove(&listener->socket);
 	while (listener->nr_pending)
 		conn_close(listener->pending[0], "we listen no more");
 	listener_put(listener);

@@ -15,7 +15,8 @@
  * call every function here, conn_free() of its own connection too.
  *
  * TLS is 1.3 with ECDHE-PSK and nothing else. The identity that a client sends
- * is made from its key, so that a server with two keys knows which one is
+ * is the resource that it is about, and a mark of its key: so one listener
+ * serves many resources, each with keys of its own, and knows which one is
  * meant. A client has one key at a time, the first.
  */
 #ifndef REPLCTL_CONN_H
@@ -51,9 +52,16 @@ struct repl_conn_ops {
 };
 
 struct repl_conn_tls {
+	const char *resource;			/* a client's: copied */
 	const unsigned char (*keys)[KEY_SIZE];	/* copied */
 	unsigned int nr_keys;			/* 1 to CONN_KEYS_MAX */
 };
+
+/*
+ * A client wants to speak of @resource, a good name: @tls gets its keys. False: it is
+ * not served here.
+ */
+typedef bool conn_keys_fn(const char *resource, struct repl_conn_tls *tls, void *context);
 
 /**
  * conn_connect() - begin to connect to the peer
@@ -82,7 +90,8 @@ int conn_connect(sd_event *event, const struct repl_address *address,
 
 /*
  * There is a new connection; the handshake comes next. It is the callee's now,
- * who calls conn_set_ops(), or conn_free() if it is not wanted.
+ * who calls conn_set_ops(), or conn_free() if it is not wanted. Until conn_keep() it
+ * counts as in handshake.
  */
 typedef void conn_accept_fn(struct repl_conn *conn, void *context);
 
@@ -93,10 +102,10 @@ typedef void conn_accept_fn(struct repl_conn *conn, void *context);
  *	socket of REPL_UNIX gets mode 0600; one that is there already is replaced
  *	if nobody listens on it. REPL_FD may be a listening socket, or one that is
  *	connected: then that is the one connection.
- * @tls: keys, as a TLS server, any of which will do; NULL: plaintext
- * @timeout_ms: for each handshake, not 0
+ * @keys: looks up the keys of a TLS server; NULL: plaintext
+ * @timeout_ms: for each handshake, and until conn_keep(); not 0
  * @accept: called for each connection
- * @context: for @accept
+ * @context: for @keys and @accept
  * @listener: the result, for conn_listener_free()
  * @error: set on failure: REPL_EXIT_CONFIG, REPL_EXIT_FAILED
  *
@@ -107,19 +116,15 @@ typedef void conn_accept_fn(struct repl_conn *conn, void *context);
  * Return: 0, or -1.
  */
 int conn_listen(sd_event *event, const struct repl_address *address,
-		const struct repl_conn_tls *tls, unsigned int timeout_ms, conn_accept_fn *accept,
+		conn_keys_fn *keys, unsigned int timeout_ms, conn_accept_fn *accept,
 		void *context, struct repl_conn_listener **listener, struct repl_error *error);
 
 /**
- * conn_listener_set_tls() - other keys for the handshakes from now on
- * @listener: a listener with TLS
- * @tls: keys; not NULL
- * @error: set on failure: REPL_EXIT_CONFIG
- *
- * Return: 0, or -1 and nothing has changed.
+ * conn_listener_wait() - give handshakes from now on at least so long
+ * @listener: listener
+ * @timeout_ms: for each
  */
-int conn_listener_set_tls(struct repl_conn_listener *listener, const struct repl_conn_tls *tls,
-			  struct repl_error *error);
+void conn_listener_wait(struct repl_conn_listener *listener, unsigned int timeout_ms);
 
 /**
  * conn_listener_free() - listen no more
@@ -137,6 +142,23 @@ void conn_listener_free(struct repl_conn_listener *listener);
  * @context: for @ops
  */
 void conn_set_ops(struct repl_conn *conn, const struct repl_conn_ops *ops, void *context);
+
+/**
+ * conn_keep() - a connection that was accepted is somebody's
+ * @conn: any; nothing happens to one that was not accepted
+ *
+ * It does not count as in handshake any more, and has no deadline.
+ */
+void conn_keep(struct repl_conn *conn);
+
+/**
+ * conn_resource() - what has the client's key let it speak of?
+ * @conn: one that was accepted
+ *
+ * Return: the resource, with whose key the handshake was done; NULL: it is not over,
+ * or it is plaintext.
+ */
+const char *conn_resource(const struct repl_conn *conn);
 
 /**
  * conn_send() - queue a frame

@@ -6,14 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "control.h"
+#include "unixsock.h"
 
-#define MAX_CLIENTS 64
+#define MAX_CLIENTS 256
 #define MAX_QUEUED (1024 * 1024)
 
 struct repl_client {
@@ -35,21 +34,10 @@ struct repl_control {
 	sd_event *event;
 	sd_event_source *source;
 	int fd;
-	char *path;
+	struct unix_socket socket;
 	struct repl_client *clients;
 	unsigned int nr_clients;
 };
-
-static int address_of(const char *path, struct sockaddr_un *address,
-		      struct repl_error *error)
-{
-	memset(address, 0, sizeof(*address));
-	address->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof(address->sun_path))
-		return error_set(error, REPL_EXIT_CONFIG, "%s: too long for a socket", path);
-	strcpy(address->sun_path, path);
-	return 0;
-}
 
 static void client_free(struct repl_client *client)
 {
@@ -180,53 +168,22 @@ static int control_accept(sd_event_source *source, int fd, uint32_t events, void
 	return 0;
 }
 
-/* A socket that is left over from a daemon that was killed. */
-static void remove_stale(const char *path, const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return;
-	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-	    errno == ECONNREFUSED)
-		unlink(path);
-	close(fd);
-}
-
 int control_listen(sd_event *event, const char *path,
 		   const struct repl_control_ops *ops, void *context,
 		   struct repl_control **out, struct repl_error *error)
 {
 	struct repl_control *control = calloc(1, sizeof(*control));
-	struct sockaddr_un address;
-	mode_t mask;
 	int r;
 
-	if (!control || !(control->path = strdup(path))) {
-		free(control);
+	if (!control)
 		return error_set(error, REPL_EXIT_FAILED, "out of memory");
-	}
 	control->event = event;
 	control->ops = ops;
 	control->context = context;
-	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	control->fd = unix_socket_listen(&control->socket, path, 16, error);
 	if (control->fd < 0) {
-		error_set(error, REPL_EXIT_FAILED, "socket: %s", strerror(errno));
-		goto bad;
-	}
-	if (address_of(path, &address, error))
-		goto bad;
-	remove_stale(path, &address);
-	mask = umask(0177);
-	r = bind(control->fd, (struct sockaddr *)&address, sizeof(address));
-	umask(mask);
-	if (r < 0 || listen(control->fd, 16) < 0) {
-		if (errno == EADDRINUSE)
+		if (error && error->exit == REPL_EXIT_REFUSED)
 			error_set(error, REPL_EXIT_REFUSED, "%s: a daemon is running", path);
-		else
-			error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno));
-		free(control->path);
-		control->path = NULL;	/* not ours to remove */
 		goto bad;
 	}
 	r = sd_event_add_io(event, &control->source, control->fd, EPOLLIN, control_accept,
@@ -251,9 +208,7 @@ void control_free(struct repl_control *control)
 	sd_event_source_disable_unref(control->source);
 	if (control->fd >= 0)
 		close(control->fd);
-	if (control->path)
-		unlink(control->path);
-	free(control->path);
+	unix_socket_remove(&control->socket);
 	free(control);
 }
 
@@ -381,7 +336,7 @@ int control_call(const char *path, struct json_object *request, int timeout,
 	struct sockaddr_un address;
 	int fd, r = -1;
 
-	if (address_of(path, &address, error))
+	if (unix_socket_address(path, &address, error))
 		return -1;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -389,7 +344,7 @@ int control_call(const char *path, struct json_object *request, int timeout,
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		if (errno == ENOENT || errno == ECONNREFUSED)
 			error_set(error, REPL_EXIT_FAILED,
-				  "no daemon is running: start 'replctl serve'");
+				  CONTROL_NO_DAEMON ": start 'replctl serve'");
 		else
 			error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno));
 	} else if (send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text) ||

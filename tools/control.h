@@ -2,7 +2,8 @@
 /*
  * Control: how a replctl that a person runs talks to the daemon on this host. A UNIX
  * socket, mode 0600, root (or the daemon's user) only. One request, a line of JSON
- * {"verb": ...}; then lines of JSON until one with the key "exit" ends it:
+ * {"verb": ..., "resource": ...}; then lines of JSON until one with the key "exit" ends
+ * it:
  *
  *	{"exit": 0, "text": null}
  */
@@ -15,6 +16,7 @@
 #include "error.h"
 
 #define CONTROL_LINE_MAX 65536	/* bytes, of a request */
+#define CONTROL_NO_DAEMON "no daemon is running"	/* the error begins with it */
 
 struct repl_control;
 struct repl_client;

@@ -25,6 +25,7 @@ static const char *const names[FRAME_NR_TYPES] = {
 	[FRAME_PAUSED] = "PAUSED",
 	[FRAME_BYE] = "BYE",
 	[FRAME_RELEASED] = "RELEASED",
+	[FRAME_WANT] = "WANT",
 };
 
 const char *frame_name(unsigned int type)

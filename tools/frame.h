@@ -61,6 +61,7 @@ enum repl_frame_type {
 	FRAME_PAUSED,		/* reserved for notices */
 	FRAME_BYE,
 	FRAME_RELEASED,
+	FRAME_WANT,		/* since protocol 2 */
 	FRAME_NR_TYPES,		/* one more than the last */
 };
 

@@ -84,13 +84,22 @@ static void send(struct pair *pair, struct pair_actions *actions,
 	action->why = why;
 }
 
+/* What was said on a connection means nothing on the next. */
+static void forget_peer(struct pair *pair, bool opened)
+{
+	pair->opened = opened;
+	pair->greeted = false;
+	pair->connected = false;
+	pair->peer_ready = false;
+	pair->peer_wants = false;
+	pair->want_sent = false;
+}
+
 static void close_peer(struct pair *pair, struct pair_actions *actions,
 		       const char *why)
 {
 	act(actions, PAIR_CLOSE, 0)->why = why;
-	pair->opened = false;
-	pair->connected = false;
-	pair->peer_ready = false;
+	forget_peer(pair, false);
 }
 
 static void result(struct pair *pair, struct pair_actions *actions, bool good,
@@ -119,8 +128,16 @@ static void greet(struct pair *pair, struct pair_actions *actions)
 static void primary_refuse(struct pair *pair, struct pair_actions *actions,
 			   const char *why)
 {
+	struct pair_action *action;
+
 	pair->wanted = false;
 	act(actions, PAIR_RESULT, 0)->why = why;
+	if (!pair->peer_wants || !pair->greeted)
+		return;
+	pair->peer_wants = false;
+	action = act(actions, PAIR_SEND, 0);
+	action->frame = FRAME_FAILED;
+	action->why = why;
 }
 
 static void primary_next(struct pair *pair, struct pair_actions *actions)
@@ -152,6 +169,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	if (!pair->peer_ready)
 		return;
 	pair->wanted = false;
+	pair->peer_wants = false;
 	pair->peer_ready = false;
 	pair->failed = false;
 	pair->id = pair->last + 1;
@@ -257,6 +275,10 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 	case FRAME_READY:
 		pair->peer_ready = true;
 		pair->running = true;
+		break;
+	case FRAME_WANT:
+		pair->peer_wants = true;
+		pair->wanted = true;
 		break;
 	case FRAME_REPLY:
 		if (pair->phase != PAIR_REQUESTED || !ours)
@@ -408,6 +430,25 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
  * ---- The secondary ----
  */
 
+/* A checkpoint that is wanted here: the next REQUEST brings it. */
+static void secondary_want(struct pair *pair, struct pair_actions *actions)
+{
+	const char *why = pair->over ? "this side has failed over" :
+			  pair->connected && !pair->takes_want ?
+			  "the primary's version cannot be asked for a checkpoint" : NULL;
+
+	if (!pair->wanted)
+		return;
+	if (why) {
+		pair->wanted = false;
+		act(actions, PAIR_RESULT, 0)->why = why;
+	} else if (pair->connected && !pair->want_sent) {
+		pair->want_sent = true;
+		pair->id = 0;
+		send(pair, actions, FRAME_WANT, NULL);
+	}
+}
+
 static void secondary_next(struct pair *pair, struct pair_actions *actions)
 {
 	if (pair->phase != PAIR_IDLE || pair->busy)
@@ -424,6 +465,7 @@ static void secondary_next(struct pair *pair, struct pair_actions *actions)
 		pair->id = 0;
 		send(pair, actions, FRAME_READY, NULL);
 	}
+	secondary_want(pair, actions);
 }
 
 static void secondary_idle(struct pair *pair)
@@ -433,6 +475,15 @@ static void secondary_idle(struct pair *pair)
 	pair->collected = false;
 	pair->failed = false;
 	pair->peer_ready = false;
+}
+
+/* It has failed, and nothing of it is left. On a new connection HELLO says it. */
+static void secondary_failed(struct pair *pair, struct pair_actions *actions)
+{
+	if (pair->greeted)
+		send(pair, actions, FRAME_FAILED, "the secondary could not take it");
+	result(pair, actions, false, NULL);
+	secondary_idle(pair);
 }
 
 /* The checkpoint cannot be: undo what was done for it. */
@@ -447,9 +498,7 @@ static void secondary_fail(struct pair *pair, struct pair_actions *actions)
 		begin(pair, actions, PAIR_ABORT);
 		return;
 	}
-	if (pair->greeted)
-		send(pair, actions, FRAME_FAILED, "the secondary could not take it");
-	secondary_idle(pair);
+	secondary_failed(pair, actions);
 }
 
 /* Prepared, and all of the state is here: from now on nothing stops it. */
@@ -460,6 +509,12 @@ static void secondary_received(struct pair *pair, struct pair_actions *actions)
 	pair->phase = PAIR_LOADING;
 	send(pair, actions, FRAME_STATE_RECEIVED, NULL);
 	begin(pair, actions, PAIR_LOAD);
+}
+
+static void secondary_hello(struct pair *pair, const struct pair_hello *hello)
+{
+	pair->connected = !pair->over;
+	pair->takes_want = hello->takes_want;
 }
 
 static void secondary_frame(struct pair *pair, const struct pair_event *event,
@@ -479,6 +534,8 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 			break;
 		}
 		pair->phase = PAIR_REPLIED;
+		pair->wanted = false;
+		pair->want_sent = false;
 		send(pair, actions, FRAME_REPLY, NULL);
 		break;
 	case FRAME_STATE_SEND:
@@ -498,9 +555,14 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 		}
 		break;
 	case FRAME_FAILED:
-		if ((pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING) &&
-		    ours)
+		if (!event->id && pair->wanted) {
+			pair->wanted = false;
+			pair->want_sent = false;
+			act(actions, PAIR_RESULT, 0);
+		} else if ((pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING) &&
+			   ours) {
 			secondary_fail(pair, actions);
+		}
 		break;
 	default:
 		close_peer(pair, actions, "the peer sent a frame that a primary never sends");
@@ -541,11 +603,7 @@ static void secondary_done(struct pair *pair, const struct pair_event *event,
 		secondary_idle(pair);
 		break;
 	case PAIR_ABORT:
-		if (pair->greeted)
-			send(pair, actions, FRAME_FAILED,
-			     "the secondary could not take it");
-		result(pair, actions, false, NULL);
-		secondary_idle(pair);
+		secondary_failed(pair, actions);
 		break;
 	case PAIR_FAILOVER:
 		pair->id = 0;
@@ -600,12 +658,15 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 		break;
 	case PAIR_FRAME:
 		if (event->frame == FRAME_HELLO)
-			pair->connected = !pair->over;
+			secondary_hello(pair, &event->hello);
 		else
 			secondary_frame(pair, event, actions);
 		break;
 	case PAIR_DONE:
 		secondary_done(pair, event, actions);
+		break;
+	case PAIR_TRIGGER:
+		pair->wanted = true;
 		break;
 	case PAIR_ASK_FAILOVER:
 		pair->fail_over = !pair->over;
@@ -631,15 +692,10 @@ void pair_event(struct pair *pair, const struct pair_event *event,
 	actions->nr = 0;
 	switch (event->type) {
 	case PAIR_OPENED:
-		pair->opened = true;
-		pair->greeted = false;
-		pair->connected = false;
-		pair->peer_ready = false;
+		forget_peer(pair, true);
 		break;
 	case PAIR_CLOSED:
-		pair->opened = false;
-		pair->connected = false;
-		pair->peer_ready = false;
+		forget_peer(pair, false);
 		break;
 	case PAIR_FRAME:
 		if (!pair->opened)

@@ -26,6 +26,10 @@
  *	            <- STATE_LOADED id	committed: the acknowledgement
  *	release the workload
  *
+ * The secondary can ask for one (WANT): the primary takes it for a trigger of its own,
+ * or says no (FAILED, with no id). The next REQUEST is the answer that it hears, for
+ * the workload is not held before REPLY: what comes then is newer than the wish.
+ *
  * Between STATE_END and STATE_RECEIVED the secondary may or may not have made the cut.
  * If the peer is lost then, what the workload writes once it is released must not
  * reach it: the primary detaches the data leg first. At any other time it goes on as
@@ -116,6 +120,7 @@ struct pair_hello {
 	enum pair_role role;
 	bool running;
 	bool over;		/* it has failed over */
+	bool takes_want;	/* it knows WANT */
 	uint64_t checkpoint;
 };
 
@@ -153,8 +158,11 @@ struct pair {
 	bool greeted;		/* our HELLO is out on it */
 	bool running;		/* all volumes of the secondary can take a checkpoint */
 	bool stale;		/* primary: the peer has lost what it had acknowledged */
-	bool peer_ready;	/* primary: READY has come */
-	bool wanted;		/* a trigger waits for its turn */
+	bool peer_ready;	/* primary: READY has come; secondary: is out */
+	bool peer_wants;	/* primary: the peer waits for that trigger too */
+	bool takes_want;	/* secondary: the peer knows WANT */
+	bool want_sent;		/* secondary: WANT is out */
+	bool wanted;		/* a trigger waits for its turn; secondary: for a REQUEST */
 	bool fail_over;		/* asked for, when the load has ended */
 	bool over;		/* this side has failed over */
 	bool diverged;		/* the peer has: nothing is sent to it any more */

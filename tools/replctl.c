@@ -14,9 +14,11 @@
 #include "dm.h"
 #include "key.h"
 #include "metadata.h"
+#include "plan.h"
 #include "resource.h"
 #include "serve.h"
 #include "status.h"
+#include "steps.h"
 #include "units.h"
 
 struct options {
@@ -32,6 +34,7 @@ struct command {
 	char **words;			/* behind the resource, or the verb */
 	int nr_words;
 	struct repl_error *error;
+	struct json_object *result;	/* --json, of the verbs that say no more than this */
 };
 
 static void usage(FILE *f)
@@ -40,7 +43,7 @@ static void usage(FILE *f)
 	      "\n"
 	      "  up, adjust    make the devices and the data leg; what is there stays\n"
 	      "  down          take them down\n"
-	      "  serve         be the daemon (systemd: dm-repl@RESOURCE)\n"
+	      "  serve [RESOURCE]...: be the daemon, of all (systemd: dm-repl.service)\n"
 	      "  status        what is going on, and what to do about it\n"
 	      "  events        the same as JSON lines, as it changes\n"
 	      "  wait RESOURCE [connected|merged]: for the peer, or for the merge's end\n"
@@ -66,11 +69,6 @@ static void usage(FILE *f)
 	      "safety, 5 timeout, 6 damage found, 10 configuration. Examples are in replctl(8).\n", f);
 }
 
-static void control_path(struct command *c, char *path, size_t size)
-{
-	resource_runtime(&c->resource, "control", path, size);
-}
-
 static int ask(struct command *c, const char *verb,
 	       void (*line)(struct json_object *, void *), void *context)
 {
@@ -78,8 +76,9 @@ static int ask(struct command *c, const char *verb,
 	char path[256];
 	int r;
 
-	control_path(c, path, sizeof(path));
+	resource_run_path(REPL_CONTROL_FILE, path, sizeof(path));
 	json_object_object_add(request, "verb", json_object_new_string(verb));
+	json_object_object_add(request, "resource", json_object_new_string(c->config->name));
 	r = control_call(path, request, c->options->timeout, line, context, c->error);
 	json_object_put(request);
 	return r;
@@ -94,33 +93,123 @@ static int verb_up(struct command *c)
 	return resource_up(&c->resource, c->options->in_sync, c->options->dry_run, c->error);
 }
 
+static void keep_line(struct json_object *line, void *context)
+{
+	json_object_put(*(struct json_object **)context);
+	*(struct json_object **)context = json_object_get(line);
+}
+
+static void print_note(struct json_object *line, void *context)
+{
+	struct json_object *value;
+
+	if (json_object_object_get_ex(line, "note", &value) && value)
+		fprintf(stderr, "replctl: %s\n", json_object_get_string(value));
+}
+
+/* The daemon takes the file as it is now, too. Without one there is nothing to do. */
+static int verb_adjust(struct command *c)
+{
+	struct repl_error why = { REPL_EXIT_OK, "" }, *keep = c->error;
+	int r = verb_up(c), told;
+
+	if (c->options->dry_run)
+		return r;
+	c->error = &why;
+	told = ask(c, "reload", print_note, NULL);
+	c->error = keep;
+	if (r || !told || !strncmp(why.text, CONTROL_NO_DAEMON, strlen(CONTROL_NO_DAEMON)))
+		return r;
+	*c->error = why;
+	return -1;
+}
+
+#define LOCK_TRIES 100		/* of 100 ms */
+
+/*
+ * Nobody else works on it from now on: neither a daemon, nor what one left behind. A
+ * daemon that has let go takes it again after a while, if we are slow.
+ */
+static int take_lock(struct command *c)
+{
+	struct repl_error ignored, *keep = c->error;
+	int r = 1, fd;
+
+	for (unsigned int i = 0; r > 0 && i < LOCK_TRIES; i++) {
+		if (i)
+			usleep(100000);
+		if (i % 10 == 0) {
+			c->error = &ignored;
+			ask(c, "release", NULL, NULL);
+			c->error = keep;
+		}
+		r = resource_lock(&c->resource, &fd, c->error);
+		if (r > 0)
+			close(fd);
+	}
+	return r ? -1 : 0;
+}
+
 static int verb_down(struct command *c)
 {
-	return resource_down(&c->resource, c->options->force, c->options->dry_run, c->error);
+	bool force = c->options->force;
+
+	/* Before the daemon has to let go of it for nothing. */
+	if (!c->options->dry_run && (resource_may_go(&c->resource, force, c->error) ||
+				     take_lock(c)))
+		return -1;
+	return resource_down(&c->resource, force, c->options->dry_run, c->error);
 }
 
 static int verb_serve(struct command *c)
 {
-	return serve(c->config, c->resource.here, c->error);
+	return serve(c->words, c->nr_words, c->error);
 }
 
-static int dry(struct command *c, const char *what)
+/* What the daemon says it is like, for plans. */
+static int present(struct command *c, struct json_object **status)
 {
-	printf("would %s\n", what);
-	return 0;
+	*status = NULL;
+	if (!ask(c, "status", keep_line, status))
+		return 0;
+	json_object_put(*status);
+	return -1;
+}
+
+static int dry(struct command *c, int (*plan)(const struct repl_resource *resource,
+					      struct json_object *status,
+					      struct repl_error *error))
+{
+	struct json_object *status;
+	int r;
+
+	if (present(c, &status))
+		return -1;
+	r = plan(&c->resource, status, c->error);
+	json_object_put(status);
+	return r;
+}
+
+/* The id of the one that has ended, for programs. */
+static void keep_checkpoint(struct json_object *line, void *context)
+{
+	struct command *c = context;
+	struct json_object *value;
+
+	if (c->result && json_object_object_get_ex(line, "checkpoint", &value))
+		json_object_object_add(c->result, "checkpoint", json_object_get(value));
 }
 
 static int verb_checkpoint(struct command *c)
 {
-	if (c->options->dry_run)
-		return dry(c, "hold the workload, commit a checkpoint on the peer, release");
-	return ask(c, "checkpoint", NULL, NULL);
+	return c->options->dry_run ? dry(c, plan_checkpoint) :
+				     ask(c, "checkpoint", keep_checkpoint, c);
 }
 
 static int verb_failover(struct command *c)
 {
 	if (c->options->dry_run)
-		return dry(c, "fence the primary's writes and make this side's devices writable");
+		return dry(c, plan_failover);
 	if (!ask(c, "failover", NULL, NULL))
 		return 0;
 	if (c->error->exit == REPL_EXIT_TIMEOUT)
@@ -138,37 +227,51 @@ static bool merging(struct command *c)
 	       !resource_kernel(&c->resource, &kernel, NULL) && kernel.over;
 }
 
+static int pause_or_resume(struct command *c, const char *verb, const char *message)
+{
+	bool merge = merging(c);
+
+	if (c->options->dry_run) {
+		step(true, "%s the %s", verb, merge ? "merge of all volumes" :
+		     "periodic checkpoints");
+		return 0;
+	}
+	return merge ? resource_message(&c->resource, message, c->error) :
+		       ask(c, verb, NULL, NULL);
+}
+
 static int verb_pause(struct command *c)
 {
-	if (c->options->dry_run)
-		return dry(c, "pause");
-	return merging(c) ? resource_message(&c->resource, "job pause", c->error) :
-			    ask(c, "pause", NULL, NULL);
+	return pause_or_resume(c, "pause", "job pause");
 }
 
 static int verb_resume(struct command *c)
 {
-	if (c->options->dry_run)
-		return dry(c, "resume");
-	return merging(c) ? resource_message(&c->resource, "job resume", c->error) :
-			    ask(c, "resume", NULL, NULL);
+	return pause_or_resume(c, "resume", "job resume");
 }
 
 static int verb_stop(struct command *c)
 {
 	if (resource_role(&c->resource) != PAIR_SECONDARY)
 		return error_set(c->error, REPL_EXIT_REFUSED, "stop is for the secondary");
-	if (c->options->dry_run)
-		return dry(c, "drop active and hidden, and keep the secondary disk as it is now");
+	if (c->options->dry_run) {
+		step(true, "drop active and hidden, and keep the secondary disk as it is now");
+		return 0;
+	}
 	return resource_message(&c->resource, "stop", c->error);
 }
 
 static int verb_config_check(struct command *c)
 {
-	if (!c->options->json)
-		printf("%s: good; this host is %s, the %s\n", c->config->name,
-		       c->config->host[c->resource.here].name,
-		       resource_role(&c->resource) == PAIR_PRIMARY ? "primary" : "secondary");
+	const char *host = c->config->host[c->resource.here].name;
+	const char *role = resource_role(&c->resource) == PAIR_PRIMARY ? "primary" : "secondary";
+
+	if (!c->result) {
+		printf("%s: good; this host is %s, the %s\n", c->config->name, host, role);
+		return 0;
+	}
+	json_object_object_add(c->result, "host", json_object_new_string(host));
+	json_object_object_add(c->result, "role", json_object_new_string(role));
 	return 0;
 }
 
@@ -177,7 +280,7 @@ static int verb_key(struct command *c)
 	if (c->nr_words != 2 || strcmp(c->words[0], "generate"))
 		return error_set(c->error, REPL_EXIT_USAGE, "usage: replctl key generate FILE");
 	if (c->options->dry_run) {
-		printf("would make a new key in %s\n", c->words[1]);
+		step(true, "make a new key in %s", c->words[1]);
 		return 0;
 	}
 	return key_generate(c->words[1], c->error);
@@ -196,12 +299,6 @@ static int verb_metadata(struct command *c)
 /*
  * ---- Status ----
  */
-
-static void keep_line(struct json_object *line, void *context)
-{
-	json_object_put(*(struct json_object **)context);
-	*(struct json_object **)context = json_object_get(line);
-}
 
 /* A value as text; NULL for null and for no such key. */
 static const char *string_of(struct json_object *o, const char *key)
@@ -229,8 +326,12 @@ struct volume {
 /* Of merges: from one look of --watch to the next. */
 static struct repl_rate rates[CONFIG_VOLUMES_MAX];
 
-static int volume_get(struct command *c, unsigned int i, struct volume *v)
+/* One look: twice in a moment is no rate. */
+static struct volume looks[CONFIG_VOLUMES_MAX];
+
+static int volume_get(struct command *c, unsigned int i)
 {
+	struct volume *v = &looks[i];
 	struct repl_dm_info info;
 	struct timespec t;
 	char line[1024];
@@ -260,14 +361,13 @@ static int add_volumes(struct command *c, struct json_object *status)
 	json_object_object_add(status, "volumes", volumes);
 	for (unsigned int i = 0; i < c->config->volumes; i++) {
 		struct json_object *o;
-		struct volume v;
 
-		if (volume_get(c, i, &v))
+		if (volume_get(c, i))
 			return -1;
-		o = status_json(&v.report);
+		o = status_json(&looks[i].report);
 		if (!o)
 			return error_set(c->error, REPL_EXIT_FAILED, "out of memory");
-		json_object_object_add(o, "device", json_object_new_string(v.name));
+		json_object_object_add(o, "device", json_object_new_string(looks[i].name));
 		json_object_array_add(volumes, o);
 	}
 	return 0;
@@ -327,12 +427,8 @@ static void print_status(struct command *c, struct json_object *status)
 		if (!strcmp(word_of(status, "degraded"), "true"))
 			printf("  degraded: the peer misses writes; no checkpoints until it is in sync again\n");
 	}
-	for (unsigned int i = 0; i < c->config->volumes; i++) {
-		struct volume v;
-
-		if (!volume_get(c, i, &v))
-			status_words(&v.report, isatty(1) ? 60 : 0, stdout);
-	}
+	for (unsigned int i = 0; i < c->config->volumes; i++)
+		status_words(&looks[i].report, isatty(1) ? 60 : 0, stdout);
 	fflush(stdout);
 }
 
@@ -370,61 +466,76 @@ static int verb_events(struct command *c)
 	return ask(c, "events", print_line, NULL);
 }
 
-/* What is waited for, and a way to stop looking: SIGINT or the timeout. */
+/* Return: 1: all are; 0: not yet; -1. */
+static int is_merged(struct command *c)
+{
+	char name[128], line[1024];
+	int all = 1;
+
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		if (dm_status(name, line, sizeof(line), c->error))
+			return -1;
+		all &= !strncmp(line, "secondary done ", 15);
+		if (!strncmp(line, "secondary failover-failed ", 26))
+			return error_set(c->error, REPL_EXIT_FAILED,
+					 "volume %s: the merge has failed",
+					 c->config->volume[i].name);
+	}
+	return all;
+}
+
+/* As above; with a timeout a daemon that is only starting is waited for too. */
+static int is_connected(struct command *c)
+{
+	struct json_object *status = NULL;
+	struct pair_kernel kernel;
+	const char *why, *connection;
+	int there;
+
+	c->error->text[0] = 0;
+	if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
+		return -1;
+	connection = status ? string_of(status, "connection") : NULL;
+	why = status ? string_of(status, "disconnected_because") : NULL;
+	if (why)
+		error_set(c->error, REPL_EXIT_TIMEOUT, "%s", why);
+	there = connection && !strcmp(connection, "connected") &&
+		!resource_kernel(&c->resource, &kernel, NULL);
+	json_object_put(status);
+	return there;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* Until it is so, or the timeout, or SIGINT. */
 static int verb_wait(struct command *c)
 {
 	const char *what = c->nr_words ? c->words[0] : "connected";
-	struct timespec begin, t;
+	int (*is)(struct command *c) = !strcmp(what, "connected") ? is_connected :
+				       !strcmp(what, "merged") ? is_merged : NULL;
+	int64_t begin = now_ms();
+	struct repl_error why;
+	int r;
 
-	if (strcmp(what, "connected") && strcmp(what, "merged"))
+	if (!is)
 		return error_set(c->error, REPL_EXIT_USAGE, "wait for connected or merged");
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (;;) {
-		struct json_object *status = NULL;
-		struct pair_kernel kernel;
-		bool there;
-
-		if (!strcmp(what, "merged")) {
-			char name[128], line[1024];
-
-			there = true;
-			for (unsigned int i = 0; i < c->config->volumes; i++) {
-				resource_device(&c->resource, i, false, name, sizeof(name));
-				if (dm_status(name, line, sizeof(line), c->error))
-					return -1;
-				there &= !strncmp(line, "secondary done ", 15);
-				if (!strncmp(line, "secondary failover-failed ", 26))
-					return error_set(c->error, REPL_EXIT_FAILED,
-							 "volume %s: the merge has failed",
-							 c->config->volume[i].name);
-			}
-		} else {
-			/* A daemon that is only starting is waited for too. */
-			c->error->text[0] = 0;
-			if (ask(c, "status", keep_line, &status) && c->options->timeout < 0)
-				return -1;
-			if (status && string_of(status, "disconnected_because"))
-				error_set(c->error, REPL_EXIT_TIMEOUT, "%s",
-					  string_of(status, "disconnected_because"));
-			there = status && string_of(status, "connection") &&
-				!strcmp(string_of(status, "connection"), "connected") &&
-				!resource_kernel(&c->resource, &kernel, NULL);
-			json_object_put(status);
-		}
-		if (there)
-			return 0;
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		if (c->options->timeout >= 0 &&
-		    (t.tv_sec - begin.tv_sec) * 1000LL + (t.tv_nsec - begin.tv_nsec) / 1000000 >
-		    c->options->timeout) {
-			struct repl_error why = *c->error;
-
+	while (!(r = is(c))) {
+		if (c->options->timeout >= 0 && now_ms() - begin > c->options->timeout) {
+			why = *c->error;
 			return error_set(c->error, REPL_EXIT_TIMEOUT,
 					 "not %s in the time given%s%.300s", what,
 					 why.text[0] ? ": " : "", why.text);
 		}
 		usleep(100000);
 	}
+	return r < 0 ? -1 : 0;
 }
 
 /*
@@ -435,22 +546,23 @@ static const struct verb {
 	const char *name;
 	int (*fn)(struct command *c);
 	bool no_resource;
+	bool no_result;		/* it prints what it has to say itself */
 } verbs[] = {
-	{ "up", verb_up, false },
-	{ "adjust", verb_up, false },
-	{ "down", verb_down, false },
-	{ "serve", verb_serve, false },
-	{ "status", verb_status, false },
-	{ "events", verb_events, false },
-	{ "wait", verb_wait, false },
-	{ "checkpoint", verb_checkpoint, false },
-	{ "pause", verb_pause, false },
-	{ "resume", verb_resume, false },
-	{ "failover", verb_failover, false },
-	{ "stop", verb_stop, false },
-	{ "key", verb_key, true },
-	{ "metadata", verb_metadata, true },
-	{ "config-check", verb_config_check, false },
+	{ "up", verb_up, false, false },
+	{ "adjust", verb_adjust, false, false },
+	{ "down", verb_down, false, false },
+	{ "serve", verb_serve, true, true },
+	{ "status", verb_status, false, true },
+	{ "events", verb_events, false, true },
+	{ "wait", verb_wait, false, false },
+	{ "checkpoint", verb_checkpoint, false, false },
+	{ "pause", verb_pause, false, false },
+	{ "resume", verb_resume, false, false },
+	{ "failover", verb_failover, false, false },
+	{ "stop", verb_stop, false, false },
+	{ "key", verb_key, true, false },
+	{ "metadata", verb_metadata, true, true },
+	{ "config-check", verb_config_check, false, false },
 };
 
 static int run(const struct verb *verb, struct command *c)
@@ -478,6 +590,56 @@ static int run(const struct verb *verb, struct command *c)
 		return error_set(c->error, REPL_EXIT_USAGE, "'%s': one resource at a time",
 				 c->words[0]);
 	return verb->fn(c);
+}
+
+/* With --json: what has been done, or would be, goes in as it comes. */
+static struct json_object *result_new(const struct verb *verb, const struct options *options)
+{
+	struct json_object *o = json_object_new_object(), *steps = json_object_new_array();
+
+	json_object_object_add(o, "schema", json_object_new_int(1));
+	json_object_object_add(o, "verb", json_object_new_string(verb->name));
+	json_object_object_add(o, "resource", NULL);
+	json_object_object_add(o, "dry_run", json_object_new_boolean(options->dry_run));
+	json_object_object_add(o, "steps", steps);
+	steps_keep(steps);
+	return o;
+}
+
+static const char *result_word(enum repl_exit exit)
+{
+	static const char * const words[] = {
+		[REPL_EXIT_OK] = "done",
+		[REPL_EXIT_USAGE] = "usage",
+		[REPL_EXIT_PEER] = "peer_unreachable",
+		[REPL_EXIT_REFUSED] = "refused",
+		[REPL_EXIT_TIMEOUT] = "timeout",
+		[REPL_EXIT_DIFFER] = "damage_found",
+		[REPL_EXIT_CONFIG] = "bad_configuration",
+	};
+
+	return exit < sizeof(words) / sizeof(words[0]) && words[exit] ? words[exit] : "failed";
+}
+
+/* One object: on standard output, or, if it went wrong, on standard error. */
+static void print_result(struct command *c, int r)
+{
+	struct json_object *o = c->result ? json_object_get(c->result) : NULL;
+	enum repl_exit exit = !r ? REPL_EXIT_OK : c->error->exit ? c->error->exit :
+			      REPL_EXIT_FAILED;
+
+	if (!r && !o)
+		return;
+	if (!o)
+		o = json_object_new_object();
+	if (c->config)
+		json_object_object_add(o, "resource", json_object_new_string(c->config->name));
+	json_object_object_add(o, "result", json_object_new_string(result_word(exit)));
+	json_object_object_add(o, "error", r ? json_object_new_string(c->error->text) : NULL);
+	json_object_object_add(o, "exit", json_object_new_int(exit));
+	fprintf(r ? stderr : stdout, "%s\n", json_object_to_json_string_ext(o,
+		JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
 }
 
 static int parse_options(int argc, char **argv, struct options *options,
@@ -567,20 +729,14 @@ int main(int argc, char **argv)
 	}
 	c.words = argv + optind + 1;
 	c.nr_words = argc - optind - 1;
+	if (options.json && !verb->no_result)
+		c.result = result_new(verb, &options);
 	r = run(verb, &c);
-	config_free(c.config);
-	if (!r)
-		return REPL_EXIT_OK;
-	if (options.json) {
-		struct json_object *o = json_object_new_object();
-
-		json_object_object_add(o, "error", json_object_new_string(error.text));
-		json_object_object_add(o, "exit", json_object_new_int(error.exit));
-		fprintf(stderr, "%s\n", json_object_to_json_string_ext(o,
-			JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-		json_object_put(o);
-	} else {
+	if (options.json)
+		print_result(&c, r);
+	else if (r)
 		fprintf(stderr, "replctl: %s\n", error.text);
-	}
-	return error.exit ? error.exit : REPL_EXIT_FAILED;
+	json_object_put(c.result);
+	config_free(c.config);
+	return !r ? REPL_EXIT_OK : error.exit ? error.exit : REPL_EXIT_FAILED;
 }

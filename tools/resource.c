@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "dm.h"
 #include "resource.h"
 #include "status.h"
+#include "steps.h"
 
 #define RUN_DIR "/run/dm-repl"
 
@@ -28,17 +30,45 @@ void resource_device(const struct repl_resource *resource, unsigned int volume,
 		 resource->config->volume[volume].name, ingest ? "-ingest" : "");
 }
 
-void resource_runtime(const struct repl_resource *resource, const char *file,
-		      char *path, size_t size)
+static const char *run_dir(void)
 {
 	const char *dir = getenv("REPLCTL_RUN_DIR");
-	char folder[192];
 
 	dir = dir ? dir : RUN_DIR;
 	mkdir(dir, 0700);
-	snprintf(folder, sizeof(folder), "%s/%s", dir, resource->config->name);
+	return dir;
+}
+
+void resource_run_path(const char *file, char *path, size_t size)
+{
+	snprintf(path, size, "%s/%s", run_dir(), file);
+}
+
+void resource_runtime(const struct repl_resource *resource, const char *file,
+		      char *path, size_t size)
+{
+	char folder[192];
+
+	resource_run_path(resource->config->name, folder, sizeof(folder));
 	mkdir(folder, 0700);
 	snprintf(path, size, "%s/%s", folder, file);
+}
+
+int resource_lock(const struct repl_resource *resource, int *fd, struct repl_error *error)
+{
+	char path[256];
+	int r;
+
+	resource_runtime(resource, "lock", path, sizeof(path));
+	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (*fd < 0)
+		return error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno));
+	if (!flock(*fd, LOCK_EX | LOCK_NB))
+		return 0;
+	r = errno == EWOULDBLOCK ? 1 : -1;
+	error_set(error, REPL_EXIT_REFUSED,
+		  "a daemon, what one left behind, or 'replctl down' has %s", path);
+	return r;
 }
 
 /* Words about a volume before the error of its part. */
@@ -74,20 +104,6 @@ static int each(const struct repl_resource *resource, bool all, volume_fn *fn, v
 		}
 	}
 	return r;
-}
-
-/* One line about what is done, or would be. */
-static void step(bool dry_run, const char *fmt, ...) printf_like(2, 3);
-static void step(bool dry_run, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	printf("%s", dry_run ? "would " : "");
-	vprintf(fmt, args);
-	printf("\n");
-	va_end(args);
-	fflush(stdout);
 }
 
 static int status_of(const char *name, enum repl_role role, struct repl_status *status,
@@ -348,10 +364,16 @@ static int volume_down(const struct repl_resource *resource, unsigned int i,
 	       remove_device(name, dry_run, error) ? -1 : 0;
 }
 
+int resource_may_go(const struct repl_resource *resource, bool force,
+		    struct repl_error *error)
+{
+	return each(resource, false, may_go, &force, error);
+}
+
 int resource_down(const struct repl_resource *resource, bool force, bool dry_run,
 		  struct repl_error *error)
 {
-	return each(resource, false, may_go, &force, error) ||
+	return resource_may_go(resource, force, error) ||
 	       each(resource, false, volume_down, &dry_run, error) ? -1 : 0;
 }
 

@@ -18,6 +18,9 @@
 #include "config.h"
 #include "pair.h"
 
+/* The daemon's socket in the run folder; no resource can have that name. */
+#define REPL_CONTROL_FILE ".control"
+
 struct repl_resource {
 	const struct repl_config *config;
 	unsigned int here;		/* index of this host */
@@ -55,6 +58,26 @@ void resource_runtime(const struct repl_resource *resource, const char *file,
 		      char *path, size_t size);
 
 /**
+ * resource_run_path() - path of a file of the daemon's below /run/dm-repl
+ * @file: its name
+ * @path: out; $REPLCTL_RUN_DIR overrides the folder
+ * @size: bytes at @path
+ *
+ * The folder exists afterwards, mode 0700, if it can.
+ */
+void resource_run_path(const char *file, char *path, size_t size);
+
+/**
+ * resource_lock() - be the only one who works on it
+ * @resource: resource
+ * @fd: out: the lock is held until the last descriptor of it is closed
+ * @error: filled in unless 0
+ *
+ * Return: 0; 1: somebody else has it; -1.
+ */
+int resource_lock(const struct repl_resource *resource, int *fd, struct repl_error *error);
+
+/**
  * resource_up() - make what is missing: devices, exports, imports
  * @resource: resource
  * @in_sync: secondary: the disks are the same now: begin with a checkpoint
@@ -63,6 +86,15 @@ void resource_runtime(const struct repl_resource *resource, const char *file,
  */
 int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
 		struct repl_error *error);
+
+/**
+ * resource_may_go() - could it be taken down now?
+ * @resource: resource
+ * @force: as for resource_down()
+ * @error: filled in on -1: REPL_EXIT_REFUSED if something is in use
+ */
+int resource_may_go(const struct repl_resource *resource, bool force,
+		    struct repl_error *error);
 
 /**
  * resource_down() - take down exports, imports, devices
@@ -89,10 +121,10 @@ int resource_flush(const struct repl_resource *resource, struct repl_error *erro
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
 /**
- * resource_prepare() - checkpoint_prepare on all volumes; on failure abort
+ * resource_prepare() - checkpoint_prepare on all volumes
  * @resource: resource
  * @id: checkpoint
- * @error: filled in on -1
+ * @error: filled in on -1; some may be prepared then: resource_abort()
  */
 int resource_prepare(const struct repl_resource *resource, uint64_t id,
 		     struct repl_error *error);

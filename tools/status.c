@@ -746,6 +746,8 @@ static void words_job(const struct repl_report *report, unsigned int width, FILE
 	if (s->job_state == REPL_JOB_RUNNING) {
 		if (bytes_per_second(report, &n))
 			fprintf(to, ", %s/s", size_text(text, sizeof(text), n));
+		else
+			fputs(", rate unknown", to);
 		if (rate_eta(report->rate, s->job_total, &n))
 			fprintf(to, ", %s left", time_text(text, sizeof(text), n));
 		if (s->job_speed)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -119,8 +121,27 @@ static struct repl_work *work_new(const char *what, work_done_fn done, void *con
 	return work;
 }
 
+/* See work_call(). Devices stay: libdevmapper keeps its own open. */
+static void child_close(int lock, int report)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat st;
+	int fd;
+
+	while (dir && (entry = readdir(dir))) {
+		fd = atoi(entry->d_name);
+		if (fd > STDERR_FILENO && fd != lock && fd != report && fd != dirfd(dir) &&
+		    !fstat(fd, &st) && !S_ISCHR(st.st_mode))
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
 int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
-	      void *arg, work_done_fn done, void *context, struct repl_error *error)
+	      void *arg, int lock, work_done_fn done, void *context,
+	      struct repl_error *error)
 {
 	struct repl_work *work = work_new("an operation", done, context, error);
 	pid_t parent = getpid();
@@ -143,6 +164,7 @@ int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
 		struct repl_error why = { REPL_EXIT_FAILED, "" };
 
 		child_begin(parent);
+		child_close(lock, fd[1]);
 		if (!fn(arg, &why))
 			_exit(0);
 		/* One write of less than a pipe's atomic size. */

@@ -2,8 +2,8 @@
 /*
  * Work: what must not block the daemon's loop is done in a child, and the loop hears
  * of its end. A child dies with the daemon; what the kernel does for it then ends
- * first, for a daemon that follows waits for the lock that its children share (see
- * serve.c).
+ * first, for a daemon that follows waits for the resource's lock, which the child that
+ * works on it shares (see session.h).
  */
 #ifndef REPLCTL_WORK_H
 #define REPLCTL_WORK_H
@@ -24,6 +24,9 @@ typedef void (*work_done_fn)(bool good, const struct repl_error *error, void *co
  * @event: loop
  * @fn: returns 0 or -1 with the error
  * @arg: its argument; the child has a copy of all memory
+ * @lock: descriptor that the child shares until it ends. All others but its standard
+ *	ones and devices are closed: the next daemon must be able to listen and to lock
+ *	other resources while a child is stuck, and a peer must see at once that we died
  * @done: called from the loop, once
  * @context: for @done
  * @error: filled in on -1
@@ -31,7 +34,8 @@ typedef void (*work_done_fn)(bool good, const struct repl_error *error, void *co
  * Return: 0 or -1.
  */
 int work_call(sd_event *event, int (*fn)(void *arg, struct repl_error *error),
-	      void *arg, work_done_fn done, void *context, struct repl_error *error);
+	      void *arg, int lock, work_done_fn done, void *context,
+	      struct repl_error *error);
 
 /**
  * work_hook() - run a command of the user's, by /bin/sh -c

@@ -85,7 +85,7 @@ configure()
 	modprobe -a loop nbd dm-repl || die "no modules"
 	mkdir -p /etc/dm-repl
 	for volume in data log; do
-		for host in disk hidden active; do
+		for host in disk hidden active metadata; do
 			disk $volume-$host >/dev/null || die "no loop device"
 		done
 	done
@@ -114,6 +114,7 @@ configure()
 				echo "disk = /dev/disk-$volume-disk"
 				echo "hidden = /dev/disk-$volume-hidden"
 				echo "active = /dev/disk-$volume-active"
+				echo "metadata = /dev/disk-$volume-metadata"
 			done
 		done
 	} >/etc/dm-repl/r0.conf

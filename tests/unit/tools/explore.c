@@ -18,14 +18,14 @@
 #include "pair.h"
 
 #define VOLUMES 2
-#define QUEUE 4
+#define QUEUE 5
 #define IDS 6
 
 struct wire {
 	uint8_t frame;
 	uint8_t id;
 	uint8_t good;
-	uint8_t over, running, checkpoint;	/* of HELLO */
+	uint8_t over, running, checkpoint;	/* of HELLO; all know WANT */
 };
 
 struct link {
@@ -166,6 +166,10 @@ static void check_quiet(const struct state *s)
 		     "the volumes have different checkpoints");
 	}
 	rule(!s->s_up || !s->asked || s->over, "a failover that was asked for never comes");
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->s.wanted,
+	     "the secondary's wish for a checkpoint is never answered");
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->p.wanted,
+	     "a trigger is forgotten");
 }
 
 /* ------------------------------------------------------------ what happens */
@@ -394,6 +398,7 @@ static bool deliver(const struct state *now, bool primary)
 	    e.hello.over = w.over;
 	    e.hello.running = w.running;
 	    e.hello.checkpoint = w.checkpoint;
+	    e.hello.takes_want = true;
 	    if (!primary && w.frame == FRAME_STATE_END && w.good &&
 		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
 		    s->state_for = w.id;
@@ -451,13 +456,23 @@ static bool steps(const struct state *now, bool *moved)
 	return true;
 }
 
+/* A checkpoint that even its timeout does not move. */
+static bool stuck(const struct state *now)
+{
+	struct pair_event e = { .type = PAIR_TIMEOUT };
+	struct state next = *now;
+
+	feed(&next, true, &e);
+	return !memcmp(&next, now, sizeof(next));
+}
+
 static bool quiet(const struct state *now)
 {
 	return !(now->p_up && (now->p.busy || (now->p.opened && (!now->link_up || !now->s_up)))) &&
 	       !(now->s_up && (now->s.busy || (now->s.opened && (!now->link_up || !now->p_up)))) &&
 	       !(now->p_up && now->p.opened && now->to_p.nr) &&
 	       !(now->s_up && now->s.opened && now->to_s.nr) &&
-	       !(now->p_up && now->p.phase != PAIR_IDLE);
+	       !(now->p_up && now->p.phase != PAIR_IDLE && !stuck(now));
 }
 
 /* What users, workloads and bad luck do. */
@@ -476,6 +491,9 @@ static bool faults(const struct state *now)
 	if (now->p_up && now->triggers < max_triggers)
 		TRY("trigger", s->triggers++; struct pair_event e = { .type = PAIR_TRIGGER };
 		    feed(s, true, &e););
+	if (now->s_up && now->triggers < max_triggers)
+		TRY("the secondary wants one", s->triggers++;
+		    struct pair_event e = { .type = PAIR_TRIGGER }; feed(s, false, &e););
 	if (now->p_up && now->p.phase != PAIR_IDLE)
 		TRY("timeout", struct pair_event e = { .type = PAIR_TIMEOUT };
 		    feed(s, true, &e););

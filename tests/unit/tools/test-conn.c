@@ -33,7 +33,8 @@ struct end {
 	char payload[64];
 	char why[512];
 	bool send_in_opened, free_in_opened, free_in_frame, free_in_closed, close_in_frame;
-	bool answer, key_refused;
+	bool answer, key_refused, guest;
+	char resource[64];
 };
 
 static sd_event *loop;
@@ -44,10 +45,11 @@ static struct repl_error error;
 static char dir[] = "/tmp/test-conn-XXXXXX", path[64];
 static const unsigned char keys[2][KEY_SIZE] = { "the first key", "the second key" };
 static const unsigned char swapped[2][KEY_SIZE] = { "the second key", "the first key" };
-static const struct repl_conn_tls first = { keys, 1 };
-static const struct repl_conn_tls second = { &keys[1], 1 };
-static const struct repl_conn_tls both = { keys, 2 };
-static const struct repl_conn_tls both_swapped = { swapped, 2 };
+static const struct repl_conn_tls first = { "r0", keys, 1 };
+static const struct repl_conn_tls second = { "r0", &keys[1], 1 };
+static const struct repl_conn_tls both = { "r0", keys, 2 };
+static const struct repl_conn_tls both_swapped = { "r0", swapped, 2 };
+static const struct repl_conn_tls *served, *served_too;	/* r0, and r1 */
 
 static void drop(struct end *end)
 {
@@ -67,6 +69,9 @@ static void opened(struct repl_conn *conn, void *context)
 	struct end *end = context;
 
 	end->opened++;
+	if (!end->guest)
+		conn_keep(conn);
+	snprintf(end->resource, sizeof(end->resource), "%s", conn_resource(conn) ?: "");
 	if (end->send_in_opened)
 		send_one(conn, FRAME_PING, "the first word");
 	if (end->free_in_opened)
@@ -152,6 +157,7 @@ static int setup(void **state)
 	memset(server, 0, sizeof(server));
 	memset(&error, 0, sizeof(error));
 	servers = 0;
+	served_too = NULL;
 	snprintf(path, sizeof(path), "%s/socket", dir);
 	return sd_event_new(&loop);
 }
@@ -175,10 +181,22 @@ static struct repl_address unix_at(void)
 	return (struct repl_address){ .type = REPL_UNIX, .path = path, .fd = -1 };
 }
 
+static bool look_up(const char *resource, struct repl_conn_tls *tls, void *context)
+{
+	const struct repl_conn_tls *found = !strcmp(resource, "r0") ? served :
+					    !strcmp(resource, "r1") ? served_too : NULL;
+
+	if (found)
+		*tls = *found;
+	return found;
+}
+
 static void listen_at(struct repl_address address, const struct repl_conn_tls *tls,
 		      unsigned int timeout)
 {
-	if (conn_listen(loop, &address, tls, timeout, accepted, NULL, &listener, &error) < 0)
+	served = tls;
+	if (conn_listen(loop, &address, tls ? look_up : NULL, timeout, accepted, NULL, &listener,
+			&error) < 0)
 		fail_msg("%s", error.text);
 }
 
@@ -373,8 +391,8 @@ static void wrong_key(void **state)
 	pair_up(&first, &second);
 	run_until(client.closed && server[0].closed);
 	run_for(20);
-	assert_string_equal(client.why, "the peer has another key");
-	assert_string_equal(server[0].why, "the peer has another key");
+	assert_string_equal(client.why, "the peer has another key for r0, or does not serve it");
+	assert_string_equal(server[0].why, "r0: the peer has another key");
 	assert_true(client.key_refused && server[0].key_refused);
 	assert_int_equal(client.closed + server[0].closed, 2);
 	assert_int_equal(client.opened + server[0].opened, 0);
@@ -389,8 +407,8 @@ static void wrong_key_tcp(void **state)
 	listen_at(address, &first, DEADLINE);
 	connect_to(address, &second, DEADLINE);
 	run_until(client.closed && server[0].closed);
-	assert_string_equal(client.why, "the peer has another key");
-	assert_string_equal(server[0].why, "the peer has another key");
+	assert_string_equal(client.why, "the peer has another key for r0, or does not serve it");
+	assert_string_equal(server[0].why, "r0: the peer has another key");
 }
 
 /*
@@ -424,26 +442,112 @@ static void two_keys(void **state)
 	}
 }
 
-static void set_tls(void **state)
+/* Keys are looked up when they are needed. */
+static void new_keys(void **state)
 {
 	listen_at(unix_at(), &first, DEADLINE);
-	assert_int_equal(conn_listener_set_tls(listener, &second, &error), 0);
+	served = &second;
 	connect_to(unix_at(), &second, DEADLINE);
 	run_until(client.opened && server[0].opened);
+	assert_string_equal(server[0].resource, "r0");
+	assert_string_equal(client.resource, "");
 }
 
-static void set_tls_plaintext(void **state)
+static void nr_keys(void **state)
 {
-	struct repl_conn_tls none = { keys, 0 }, three = { keys, 3 };
+	struct repl_conn_tls none = { "r0", keys, 0 }, three = { "r0", keys, 3 };
 	struct repl_address address = unix_at();
 
-	listen_at(address, NULL, DEADLINE);
-	assert_int_equal(conn_listener_set_tls(listener, &first, &error), -1);
 	assert_int_equal(conn_connect(loop, &address, &none, 1, &ops, NULL, &client.conn, &error),
 			 -1);
 	assert_int_equal(conn_connect(loop, &address, &three, 1, &ops, NULL, &client.conn, &error),
 			 -1);
 	assert_string_equal(error.text, "TLS takes 1 or 2 keys, not 3");
+}
+
+/* One listener, two resources, each with a key of its own. */
+static void two_resources(void **state)
+{
+	const struct repl_conn_tls r1 = { "r1", &keys[1], 1 };
+
+	listen_at(unix_at(), &first, DEADLINE);
+	served_too = &r1;
+	connect_to(unix_at(), &r1, DEADLINE);
+	run_until(client.opened && server[0].opened);
+	assert_string_equal(server[0].resource, "r1");
+	drop(&client);
+	connect_to(unix_at(), &first, DEADLINE);
+	run_until(client.opened == 2 && server[1].opened);
+	assert_string_equal(server[1].resource, "r0");
+}
+
+/* The key of one resource does not open another, and nobody learns which there are. */
+static void wrong_resource(void **state)
+{
+	static const struct {
+		const char *name;
+		unsigned int key;
+		const char *server;
+	} cases[] = {
+		{ "r1", 0, "r1: the peer has another key" },
+		{ "r0", 1, "r0: the peer has another key" },
+		{ "r2", 0, "r2: the peer wants a resource that is not served here" },
+		{ "", 0, "the peer names no resource" },
+		{ "r0\33[2J", 0, "the peer names no resource" },
+		{ "r0:r1", 0, "the peer names no resource" },
+		{ ".r0", 0, "the peer names no resource" },
+	};
+	const struct repl_conn_tls r1 = { "r1", &keys[1], 1 };
+	char why[128];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct repl_conn_tls tls = { cases[i].name, &keys[cases[i].key], 1 };
+
+		listen_at(unix_at(), &first, DEADLINE);
+		served_too = &r1;
+		connect_to(unix_at(), &tls, DEADLINE);
+		run_until(client.closed && server[0].closed);
+		assert_int_equal(client.opened + server[0].opened, 0);
+		assert_string_equal(server[0].why, cases[i].server);
+		snprintf(why, sizeof(why), "the peer has another key for %s, or does not serve it",
+			 cases[i].name);
+		assert_string_equal(client.why, why);
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* A guest in plaintext has a deadline until somebody keeps it. */
+static void guest_late(void **state)
+{
+	int fd;
+
+	server[0].guest = true;
+	listen_at(unix_at(), NULL, 100);
+	fd = raw_connect();
+	run_until(server[0].closed);
+	assert_int_equal(server[0].opened, 1);
+	assert_string_equal(server[0].why, "no HELLO in 100 ms");
+	close(fd);
+}
+
+static void guest_flood(void **state)
+{
+	int fd[CONN_HANDSHAKES_MAX + 1];
+	unsigned int i;
+
+	listen_at(unix_at(), NULL, DEADLINE);
+	for (i = 0; i <= CONN_HANDSHAKES_MAX; i++) {
+		server[i].guest = true;
+		fd[i] = raw_connect();
+		run_until(servers == i + 1);
+	}
+	run_until(server[CONN_HANDSHAKES_MAX].opened);
+	assert_int_equal(server[0].closed, 1);
+	assert_int_equal(server[1].closed, 0);
+	for (i = 0; i <= CONN_HANDSHAKES_MAX; i++)
+		close(fd[i]);
 }
 
 /* One side without TLS: each learns it from the other's first bytes. */
@@ -969,8 +1073,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(plain_unix), test(tls_unix), test(plain_tcp), test(tls_tcp), test(tls_tcp6),
 		test(tcp_refused), test(tcp_name), test(unix_refused), test(unix_stale),
-		test(wrong_key), test(wrong_key_tcp), test(two_keys), test(set_tls),
-		test(set_tls_plaintext), test(server_plaintext), test(server_plaintext_talks),
+		test(wrong_key), test(wrong_key_tcp), test(two_keys), test(new_keys),
+		test(nr_keys), test(two_resources), test(wrong_resource), test(guest_late),
+		test(guest_flood), test(server_plaintext), test(server_plaintext_talks),
 		test(client_plaintext), test(frame_before_handshake), test(garbage_plain),
 		test(garbage_tls), test(handshake_silent), test(connect_silent), test(half_frame),
 		test(oversize), test(trickle), test(flood), test(flood_free), test(queue_plain),

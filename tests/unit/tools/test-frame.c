@@ -72,6 +72,7 @@ static void types(void **state)
 	unsigned int type;
 
 	assert_int_equal(FRAME_RELEASED, 16);
+	assert_int_equal(FRAME_WANT, 17);
 	for (type = 1; type < FRAME_NR_TYPES; type++) {
 		assert_string_not_equal(frame_name(type), "?");
 		assert_int_equal(frame_max(type), type == FRAME_STATE_DATA ? 65536 : 4096);
@@ -238,8 +239,8 @@ static void bad_type_zero(void **state)
 
 static void bad_type_new(void **state)
 {
-	feed_changed(field(type), 17, 2);
-	expect_error("the peer sent a frame of type 17, which we do not know");
+	feed_changed(field(type), 18, 2);
+	expect_error("the peer sent a frame of type 18, which we do not know");
 }
 
 static void bad_flags(void **state)

@@ -1,0 +1,930 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Daemons: two of them, whole, on loopback, as the hosts alpha and beta. The kernel's
+ * side of each resource is a few numbers in memory that both share with the test; see
+ * __wrap_resource_*(), which the linker puts in the place of resource.c's.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#else
+#define __lsan_do_recoverable_leak_check() 0	/* valgrind looks itself */
+#endif
+
+#include "conn.h"
+#include "control.h"
+#include "plan.h"
+#include "resource.h"
+#include "serve.h"
+#include "steps.h"
+
+enum { ALPHA, BETA };
+
+#define RESOURCES 4		/* r0 to r3 */
+#define WAIT_MS 20000		/* for anything */
+
+static const char * const hosts[] = { "alpha", "beta" };
+
+/*
+ * ---- The kernel ----
+ */
+
+static struct fake {
+	bool up, held, attached, over;
+	uint64_t checkpoint, prepared, holds;
+} (*fakes)[RESOURCES];
+
+static struct fake *fake_of(const struct repl_resource *resource)
+{
+	return &fakes[resource->here][resource->config->name[1] - '0'];
+}
+
+int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+			   struct repl_error *error);
+int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
+			    struct repl_error *error);
+int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
+			   struct repl_error *error);
+int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
+
+int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
+			   struct repl_error *error)
+{
+	const struct fake *fake = fake_of(resource);
+
+	memset(kernel, 0, sizeof(*kernel));
+	if (!fake->up)
+		return error_set(error, REPL_EXIT_FAILED, "there is no device");
+	kernel->checkpoint = fake->checkpoint;
+	kernel->oldest = fake->checkpoint;
+	kernel->prepared = fake->prepared;
+	kernel->running = !fake->over;
+	kernel->over = fake->over;
+	kernel->partly_over = fake->over;
+	kernel->attached = fake->attached;
+	kernel->held = fake->held;
+	return 0;
+}
+
+int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->held = true;
+	fake_of(resource)->holds++;
+	return 0;
+}
+
+int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->held = false;
+	return 0;
+}
+
+int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error)
+{
+	return 0;
+}
+
+int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->attached = false;
+	return 0;
+}
+
+int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
+			    struct repl_error *error)
+{
+	fake_of(resource)->prepared = id;
+	return 0;
+}
+
+int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
+			   struct repl_error *error)
+{
+	fake_of(resource)->checkpoint = id;
+	fake_of(resource)->prepared = 0;
+	return 0;
+}
+
+int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->prepared = 0;
+	return 0;
+}
+
+int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->over = true;
+	return 0;
+}
+
+/*
+ * ---- Hosts ----
+ */
+
+static char dir[] = "/tmp/test-serve-XXXXXX";
+static pid_t daemons[2];
+static unsigned int port[2];
+static struct repl_error error;
+
+static char *path_of(unsigned int host, const char *file)
+{
+	static char path[4][128];
+	static unsigned int nr;
+	char *p = path[nr++ % 4];
+
+	snprintf(p, 128, "%s/%s/%s", dir, hosts[host], file);
+	return p;
+}
+
+static void put_file(const char *path, const char *text, mode_t mode)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	chmod(path, mode);
+}
+
+static char *log_of(unsigned int host)
+{
+	static char text[65536];
+	int fd = open(path_of(host, "log"), O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	text[n < 0 ? 0 : n] = 0;
+	return text;
+}
+
+static unsigned int times_in_log(unsigned int host, const char *words)
+{
+	unsigned int nr = 0;
+
+	for (const char *p = log_of(host); (p = strstr(p, words)); p++)
+		nr++;
+	return nr;
+}
+
+static unsigned int free_port(void)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(in);
+
+	assert_int_equal(bind(fd, (void *)&in, len), 0);
+	getsockname(fd, (void *)&in, &len);
+	close(fd);
+	return ntohs(in.sin_port);
+}
+
+/* The file of r@nr on a host, and its key; @more: lines of [resource]. */
+static void configure(unsigned int host, unsigned int nr, unsigned int primary,
+		      const char *more)
+{
+	char text[1024], name[32];
+
+	snprintf(name, sizeof(name), "conf/r%u.key", nr);
+	snprintf(text, sizeof(text), "%064x\n", nr + 1);
+	put_file(path_of(host, name), text, 0600);
+	snprintf(text, sizeof(text),
+		 "[resource]\nprimary = %s\n%s%s%s\nheartbeat = 100ms\ndead_after = 2s\n%s\n"
+		 "[host alpha]\naddress = tcp:127.0.0.1:%u\n"
+		 "[host beta]\naddress = tcp:127.0.0.1:%u\n"
+		 "[volume v]\nport = %u\n"
+		 "[volume v on alpha]\ndisk = /dev/t-d%u\nhidden = /dev/t-h%u\nactive = /dev/t-a%u\n"
+		 "[volume v on beta]\ndisk = /dev/t-d%u\nhidden = /dev/t-h%u\nactive = /dev/t-a%u\n",
+		 hosts[primary], strstr(more, "plaintext") ? "" : "key = ",
+		 strstr(more, "plaintext") ? "" : path_of(host, name), "", more, port[0], port[1],
+		 20000 + nr, nr, nr, nr, nr, nr, nr);
+	snprintf(name, sizeof(name), "conf/r%u.conf", nr);
+	put_file(path_of(host, name), text, 0600);
+}
+
+static void configure_both(unsigned int nr, unsigned int primary, const char *more)
+{
+	configure(ALPHA, nr, primary, more);
+	configure(BETA, nr, primary, more);
+}
+
+static void start(unsigned int host, char *const names[], unsigned int nr)
+{
+	fflush(NULL);
+	daemons[host] = fork();
+	if (!daemons[host]) {
+		struct repl_error why = { REPL_EXIT_OK, "" };
+		int r, fd = open(path_of(host, "log"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+		dup2(fd, 2);
+		close(fd);
+		setenv("REPLCTL_HOST", hosts[host], 1);
+		setenv("REPLCTL_CONFIG_DIR", path_of(host, "conf"), 1);
+		setenv("REPLCTL_RUN_DIR", path_of(host, "run"), 1);
+		setenv("REPLCTL_STATE_DIR", dir, 1);
+		r = serve(names, nr, &why);
+		if (r)
+			fprintf(stderr, "ends: %s\n", why.text);
+		if (__lsan_do_recoverable_leak_check())
+			_exit(99);
+		_exit(r ? why.exit : 0);
+	}
+}
+
+static void start_both(void)
+{
+	start(ALPHA, NULL, 0);
+	start(BETA, NULL, 0);
+}
+
+/* Its exit status. */
+static int ended(unsigned int host)
+{
+	int status;
+
+	assert_int_equal(waitpid(daemons[host], &status, 0), daemons[host]);
+	daemons[host] = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static int setup(void **state)
+{
+	memset(fakes, 0, 2 * sizeof(*fakes));
+	for (unsigned int host = 0; host < 2; host++) {
+		mkdir(path_of(host, ""), 0700);
+		mkdir(path_of(host, "conf"), 0700);
+		port[host] = free_port();
+		for (unsigned int i = 0; i < RESOURCES; i++) {
+			fakes[host][i].up = true;
+			fakes[host][i].attached = true;
+		}
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char command[64];
+	int bad = 0;
+
+	for (unsigned int host = 0; host < 2; host++)
+		if (daemons[host])
+			kill(daemons[host], SIGTERM);
+	for (unsigned int host = 0; host < 2; host++)
+		if (daemons[host] && ended(host)) {
+			print_message("# %s:\n%s", hosts[host], log_of(host));
+			bad = 1;
+		}
+	snprintf(command, sizeof(command), "rm -rf %s/*", dir);
+	return system(command) || bad;
+}
+
+/*
+ * ---- What is asked ----
+ */
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
+
+static void keep_line(struct json_object *line, void *context)
+{
+	char *text = context;
+
+	snprintf(text, 2048, "%s", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+}
+
+/* Return: as control_call(); @text: the last line, 2048 bytes. */
+static int ask(unsigned int host, const char *verb, const char *name, char *text)
+{
+	struct json_object *request = json_object_new_object();
+	char line[2048] = "";
+	int r;
+
+	memset(&error, 0, sizeof(error));
+	json_object_object_add(request, "verb", json_object_new_string(verb));
+	json_object_object_add(request, "resource", json_object_new_string(name));
+	r = control_call(path_of(host, "run/" REPL_CONTROL_FILE), request, WAIT_MS, keep_line,
+			 text ? text : line, &error);
+	json_object_put(request);
+	return r;
+}
+
+static void complain(const char *what)
+{
+	print_message("# waits for %s\n# alpha:\n%s# beta:\n", what, log_of(ALPHA));
+	print_message("%s", log_of(BETA));
+}
+
+#define run_until(condition) do {						\
+	uint64_t end_ = now() + WAIT_MS;					\
+	while (!(condition)) {							\
+		if (now() > end_)						\
+			complain(#condition);					\
+		assert_true(now() < end_);					\
+		usleep(20000);							\
+	}									\
+} while (0)
+
+static bool status_has(unsigned int host, const char *name, const char *words)
+{
+	char text[2048] = "";
+
+	if (ask(host, "status", name, text))
+		return strstr(error.text, words);
+	return strstr(text, words);
+}
+
+static void connected(const char *name)
+{
+	run_until(status_has(ALPHA, name, "\"connection\":\"connected\""));
+	run_until(status_has(BETA, name, "\"connection\":\"connected\""));
+}
+
+static void checkpoint(unsigned int host, const char *name)
+{
+	uint64_t was = fakes[!host][name[1] - '0'].checkpoint;
+
+	if (ask(host, "checkpoint", name, NULL)) {
+		complain(error.text);
+		fail_msg("%s", error.text);
+	}
+	assert_true(fakes[!host][name[1] - '0'].checkpoint > was);
+}
+
+/*
+ * ---- Tests ----
+ */
+
+/* Opposite primaries, and one port on each host. */
+static void two_resources(void **state)
+{
+	configure_both(0, ALPHA, "save = /bin/echo state\nload = /bin/cat");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+	assert_int_equal(fakes[ALPHA][1].checkpoint, 1);
+	assert_int_equal(fakes[ALPHA][0].checkpoint, 0);
+	assert_int_equal(ask(BETA, "failover", "r0", NULL), 0);
+	run_until(status_has(ALPHA, "r0", "diverged"));
+	assert_true(status_has(ALPHA, "r1", "\"connection\":\"connected\""));
+	checkpoint(BETA, "r1");
+}
+
+/* The secondary asks for it, and hears how it went. */
+static void asked_by_secondary(void **state)
+{
+	configure_both(0, ALPHA, "save = /bin/echo state\nload = /bin/cat");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r0", "\"connection\""));
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_PEER);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 1);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+
+	configure(BETA, 0, ALPHA, "load = /bin/false");
+	assert_int_equal(ask(BETA, "reload", "r0", NULL), 0);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_FAILED);
+	assert_non_null(strstr(error.text, "the load hook ended with status 1"));
+	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+
+	/* Without a connection it is degraded, and says no. */
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	fakes[ALPHA][0].attached = false;
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+	assert_string_equal(error.text, "peer: the peer has missed writes: it needs a resync");
+	assert_int_equal(ask(BETA, "failover", "r0", NULL), 0);
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	assert_string_equal(error.text, "this side has failed over");
+}
+
+static void killed(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	kill(daemons[BETA], SIGKILL);
+	assert_int_equal(ended(BETA), -SIGKILL);
+	start(BETA, NULL, 0);
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+}
+
+/* What is wrong with one is said, is nothing to the other, and can be put right. */
+static void trouble(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	configure_both(2, ALPHA, "");
+	configure_both(3, ALPHA, "");
+	chmod(path_of(BETA, "conf/r0.key"), 0644);
+	put_file(path_of(BETA, "conf/r2.conf"), "nonsense\n", 0600);
+	fakes[BETA][3].up = false;
+	start_both();
+	connected("r1");
+	checkpoint(BETA, "r1");
+	assert_true(status_has(BETA, "r0", "others can read or write it"));
+	assert_true(status_has(BETA, "r2", "r2.conf:1: "));
+	assert_true(status_has(BETA, "r3", "there is no device"));
+	assert_true(status_has(BETA, "r9", "not served"));
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
+	run_until(status_has(ALPHA, "r0", "connection refused"));
+	usleep(1500000);
+	assert_int_equal(times_in_log(BETA, "others can read"), 1);
+	chmod(path_of(BETA, "conf/r0.key"), 0600);
+	configure(BETA, 2, ALPHA, "");
+	fakes[BETA][3].up = true;
+	connected("r0");
+	connected("r2");
+	connected("r3");
+}
+
+/* The wrong key, and a resource that the other host has not: a line on each side. */
+static void strangers(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	configure(ALPHA, 2, ALPHA, "");
+	put_file(path_of(ALPHA, "conf/r1.key"),
+		 "00000000000000000000000000000000000000000000000000000000000000ff\n", 0600);
+	start_both();
+	connected("r0");
+	run_until(status_has(ALPHA, "r1", "the peer has another key for r1"));
+	run_until(status_has(ALPHA, "r2", "the peer has another key for r2"));
+	run_until(times_in_log(BETA, "r1: the peer has another key"));
+	run_until(times_in_log(BETA, "r2: the peer wants a resource that is not served here"));
+	checkpoint(ALPHA, "r0");
+	/* Once, though it is tried again each second. */
+	usleep(1500000);
+	assert_int_equal(times_in_log(ALPHA, "another key for r1"), 1);
+	assert_int_equal(times_in_log(ALPHA, "another key for r2"), 1);
+	assert_int_equal(times_in_log(BETA, "r1: the peer has another key"), 1);
+	assert_int_equal(times_in_log(BETA, "r2: the peer wants"), 1);
+}
+
+/* Whoever has the key of r0 and speaks of r1, of which it may have none. */
+static char closed_why[512];
+static uint64_t sent_id;
+
+static void liar_opened(struct repl_conn *conn, void *context)
+{
+	unsigned char payload[FRAME_HELLO_SIZE];
+	struct repl_frame frame = { FRAME_HELLO, 0, sizeof(payload), payload };
+	struct repl_hello hello = {
+		.protocol_min = 1, .protocol_max = 2, .role = HELLO_PRIMARY, .nr_volumes = 1,
+	};
+
+	snprintf(hello.resource, sizeof(hello.resource), "%s", (const char *)context);
+	snprintf(hello.host, sizeof(hello.host), "alpha");
+	hello_encode(&hello, payload);
+	assert_int_equal(conn_send(conn, &frame, &error), 0);
+}
+
+static void liar_frame(struct repl_conn *conn, const struct repl_frame *frame, void *context)
+{
+	struct repl_reply reply;
+
+	if (frame->type != FRAME_FAILED)
+		return;
+	assert_int_equal(reply_decode(frame, &reply, &error), 0);
+	sent_id = frame->id;
+	snprintf(closed_why, sizeof(closed_why), "%s", reply.text);
+}
+
+static void liar_closed(struct repl_conn *conn, const char *why, void *context)
+{
+	if (!closed_why[0])
+		snprintf(closed_why, sizeof(closed_why), "%s", why);
+}
+
+static void wrong_name(void **state)
+{
+	static const struct repl_conn_ops ops = { liar_opened, liar_frame, liar_closed, NULL };
+	struct repl_address address = { .type = REPL_TCP, .host = (char *)"127.0.0.1", .fd = -1 };
+	unsigned char key[1][KEY_SIZE];
+	struct repl_conn_tls tls = { "r0", key, 1 };
+	struct repl_conn *conn;
+	sd_event *loop;
+
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r1", "\"connection\""));
+	assert_int_equal(key_load(path_of(BETA, "conf/r0.key"), key[0], &error), 0);
+	address.port = port[BETA];
+	assert_true(sd_event_new(&loop) >= 0);
+	closed_why[0] = 0;
+	assert_int_equal(conn_connect(loop, &address, &tls, WAIT_MS, &ops, (void *)"r1", &conn,
+				      &error), 0);
+	while (!closed_why[0])
+		assert_true(sd_event_run(loop, 100000) >= 0);
+	assert_string_equal(closed_why, "the peer has another resource at this address");
+	assert_int_equal(sent_id, 0);
+	conn_free(conn);
+	sd_event_unref(loop);
+	run_until(times_in_log(BETA, "r0: peer: the peer has another resource"));
+	assert_true(status_has(BETA, "r1", "\"disconnected_because\":null"));
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	connected("r1");
+}
+
+static void plaintext(void **state)
+{
+	configure_both(0, ALPHA, "plaintext = yes");
+	configure_both(1, ALPHA, "plaintext = yes");
+	configure(ALPHA, 2, ALPHA, "plaintext = yes");
+	configure_both(3, ALPHA, "");
+	start(BETA, NULL, 0);
+	run_until(status_has(BETA, "r1", "\"connection\""));
+	start(ALPHA, NULL, 0);
+	/* Whichever began first has the port. */
+	run_until(status_has(BETA, "r3", "one of them is plaintext") ||
+		  status_has(BETA, "r0", "one of them is plaintext"));
+	if (status_has(BETA, "r0", "one of them is plaintext"))
+		return;
+	connected("r0");
+	connected("r1");
+	checkpoint(ALPHA, "r0");
+	checkpoint(ALPHA, "r1");
+	run_until(status_has(ALPHA, "r2", "refused by the peer: r2 is not served here"));
+	run_until(times_in_log(BETA, "r2 is not served here"));
+	usleep(2500000);
+	assert_int_equal(times_in_log(ALPHA, "r2 is not served here"), 1);
+	assert_int_equal(times_in_log(BETA, "r2 is not served here"), 1);
+}
+
+static void names(void **state)
+{
+	char *some[] = { (char *)"r0", (char *)"r1" }, *twice[] = { some[0], some[0] };
+
+	configure_both(0, ALPHA, "");
+	configure_both(1, ALPHA, "");
+	configure_both(2, ALPHA, "");
+	start(ALPHA, some, 2);
+	start(BETA, NULL, 0);
+	connected("r0");
+	connected("r1");
+	assert_true(status_has(ALPHA, "r2", "does not know it"));
+	kill(daemons[BETA], SIGTERM);
+	assert_int_equal(ended(BETA), 0);
+	start(BETA, twice, 2);
+	assert_int_equal(ended(BETA), REPL_EXIT_USAGE);
+}
+
+/* With one name, what is wrong ends it. */
+static void one_name(void **state)
+{
+	char *name[] = { (char *)"r0" };
+
+	configure_both(0, ALPHA, "");
+	chmod(path_of(ALPHA, "conf/r0.key"), 0644);
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_REFUSED);
+	put_file(path_of(ALPHA, "conf/r0.conf"), "nonsense\n", 0600);
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_CONFIG);
+	configure_both(0, ALPHA, "");
+	fakes[ALPHA][0].up = false;
+	start(ALPHA, name, 1);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_FAILED);
+	fakes[ALPHA][0].up = true;
+	start(ALPHA, name, 1);
+	start(BETA, NULL, 0);
+	connected("r0");
+}
+
+static void second_daemon(void **state)
+{
+	pid_t first;
+
+	configure_both(0, ALPHA, "");
+	start(ALPHA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "\"connection\""));
+	first = daemons[ALPHA];
+	start(ALPHA, NULL, 0);
+	assert_int_equal(ended(ALPHA), REPL_EXIT_REFUSED);
+	daemons[ALPHA] = first;
+	assert_true(status_has(ALPHA, "r0", "\"connection\""));
+}
+
+static void hup(unsigned int host)
+{
+	unsigned int was = times_in_log(host, "configuration was read again") +
+			   times_in_log(host, "goes on as before");
+
+	kill(daemons[host], SIGHUP);
+	run_until(times_in_log(host, "configuration was read again") +
+		  times_in_log(host, "goes on as before") > was);
+}
+
+/* No periodic checkpoints of r0 any more, though one may be under way. */
+static bool stops(void)
+{
+	uint64_t was, end = now() + WAIT_MS;
+
+	do {
+		was = fakes[BETA][0].checkpoint;
+		usleep(1000000);
+	} while (fakes[BETA][0].checkpoint != was && now() < end);
+	return fakes[BETA][0].checkpoint == was;
+}
+
+static void reload(void **state)
+{
+	char text[2048] = "";
+	uint64_t was;
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	usleep(300000);
+	assert_int_equal(fakes[BETA][0].checkpoint, 1);
+
+	/* At once, and on the same connection. */
+	configure(ALPHA, 0, ALPHA, "interval = 200ms");
+	hup(ALPHA);
+	run_until(fakes[BETA][0].checkpoint > 3);
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+
+	/* From an hour to a moment, too. */
+	configure(ALPHA, 0, ALPHA, "interval = 1h");
+	hup(ALPHA);
+	assert_true(stops());
+	was = fakes[BETA][0].checkpoint;
+	configure(ALPHA, 0, ALPHA, "interval = 300ms\nhold = /bin/true\nrelease = /bin/true");
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint > was + 2);
+	was = fakes[ALPHA][0].holds;
+	usleep(700000);
+	assert_int_equal(fakes[ALPHA][0].holds, was);
+
+	/* A bad file, or a bad key, and it goes on as before. */
+	put_file(path_of(ALPHA, "conf/r0.conf"), "nonsense\n", 0600);
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_CONFIG);
+	configure(ALPHA, 0, ALPHA, "interval = 1h");
+	chmod(path_of(ALPHA, "conf/r0.key"), 0644);
+	hup(ALPHA);
+	was = fakes[BETA][0].checkpoint;
+	run_until(fakes[BETA][0].checkpoint > was + 2);
+
+	/* What cannot change is said, the rest does. */
+	port[BETA]++;
+	configure(ALPHA, 0, ALPHA, "interval = 0");
+	assert_int_equal(ask(ALPHA, "reload", "r0", text), 0);
+	assert_non_null(strstr(text, "address of host beta: has changed in the file"));
+	assert_true(stops());
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+}
+
+/* What one hook holds, the other one of that time releases. */
+static void reload_while_held(void **state)
+{
+	char more[300];
+
+	snprintf(more, sizeof(more), "hold = /bin/sleep 2\nrelease = /bin/touch %s",
+		 path_of(ALPHA, "released"));
+	configure_both(0, ALPHA, more);
+	start_both();
+	connected("r0");
+	configure(ALPHA, 0, ALPHA, "");
+	fflush(NULL);
+	if (!fork())
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"holding\""));
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	assert_int_equal(access(path_of(ALPHA, "released"), F_OK), -1);
+	wait(NULL);
+	run_until(!access(path_of(ALPHA, "released"), F_OK));
+	assert_int_equal(fakes[ALPHA][0].holds, 0);
+	/* From then on the devices are suspended. */
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].holds, 1);
+}
+
+/* A hook that runs when the session ends is ended, and not waited for. */
+static void hook_in_flight(void **state)
+{
+	char more[300];
+	uint64_t begin;
+
+	snprintf(more, sizeof(more), "peer_loss = failover\nfence = /bin/touch %s; exec sleep 60",
+		 path_of(BETA, "fencing"));
+	configure_both(0, ALPHA, more);
+	start_both();
+	connected("r0");
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	run_until(!access(path_of(BETA, "fencing"), F_OK));
+	begin = now();
+	assert_int_equal(ask(BETA, "release", "r0", NULL), 0);
+	assert_true(now() - begin < 30000);
+	assert_false(fakes[BETA][0].over);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_false(fakes[BETA][0].over);
+}
+
+/* A new key, on one host after the other, without a restart of either. */
+static void new_key(void **state)
+{
+	static const char line[] =
+		"00000000000000000000000000000000000000000000000000000000000000aa\n";
+	char more[2][200];
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	for (unsigned int host = 0; host < 2; host++) {
+		put_file(path_of(host, "conf/new.key"), line, 0600);
+		snprintf(more[host], sizeof(more[host]), "old_key = %s",
+			 path_of(host, "conf/new.key"));
+		configure(host, 0, ALPHA, more[host]);
+		hup(host);
+	}
+	/* The new one takes the place of the old one on alpha. */
+	put_file(path_of(ALPHA, "conf/r0.key"), line, 0600);
+	put_file(path_of(ALPHA, "conf/new.key"), line, 0600);
+	hup(ALPHA);
+	assert_int_equal(times_in_log(ALPHA, "connected to"), 1);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	start(BETA, NULL, 0);
+	connected("r0");
+}
+
+static void come_and_go(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	configure_both(1, BETA, "");
+	kill(daemons[ALPHA], SIGHUP);
+	kill(daemons[BETA], SIGHUP);
+	connected("r1");
+	checkpoint(BETA, "r1");
+
+	/* Gone, but not while its devices are there. */
+	unlink(path_of(ALPHA, "conf/r1.conf"));
+	kill(daemons[ALPHA], SIGHUP);
+	run_until(times_in_log(ALPHA, "is gone: served as before"));
+	checkpoint(BETA, "r1");
+	fakes[ALPHA][1].up = false;
+	assert_int_equal(ask(ALPHA, "release", "r1", NULL), 0);
+	run_until(status_has(ALPHA, "r1", "does not know it"));
+	run_until(status_has(BETA, "r1", "disconnected"));
+	checkpoint(ALPHA, "r0");
+}
+
+/* "replctl down", and up again. */
+static void down_and_up(void **state)
+{
+	configure_both(0, ALPHA, "");
+	configure_both(1, BETA, "");
+	start_both();
+	connected("r0");
+	connected("r1");
+	assert_int_equal(ask(ALPHA, "release", "r0", NULL), 0);
+	assert_true(status_has(ALPHA, "r0", "not served"));
+	assert_true(status_has(BETA, "r0", "the peer's daemon was ended"));
+	fakes[ALPHA][0].up = false;
+	run_until(status_has(ALPHA, "r0", "there is no device"));
+	assert_true(status_has(ALPHA, "r1", "\"connection\":\"connected\""));
+	fakes[ALPHA][0].up = true;
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	checkpoint(BETA, "r1");
+}
+
+static const char *plan(int (*fn)(const struct repl_resource *resource,
+				  struct json_object *status, struct repl_error *error),
+			const struct repl_resource *resource, const char *status)
+{
+	static char text[4096];
+	struct json_object *array = json_object_new_array(), *o = json_tokener_parse(status);
+
+	assert_non_null(o);
+	steps_keep(array);
+	if (fn(resource, o, &error))
+		snprintf(text, sizeof(text), "%d: %s", error.exit, error.text);
+	else
+		snprintf(text, sizeof(text), "%s",
+			 json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN));
+	steps_keep(NULL);
+	json_object_put(array);
+	json_object_put(o);
+	return text;
+}
+
+/* What --dry-run says goes by what is. */
+static void plans(void **state)
+{
+	static const char calm[] =
+		"{\"connection\":\"connected\",\"phase\":\"idle\",\"checkpoint\":7,\"degraded\":false}";
+	struct repl_config *config;
+	struct repl_resource r;
+
+	configure(ALPHA, 0, ALPHA, "hold = /bin/h\nrelease = /bin/r\nsave = /bin/s");
+	config = config_load(path_of(ALPHA, "conf/r0.conf"), &error);
+	assert_non_null(config);
+	r = (struct repl_resource){ config, ALPHA };
+	assert_string_equal(plan(plan_checkpoint, &r, calm),
+			    "[\"hold the workload by \\/bin\\/h\","
+			    "\"flush the writes of r0-v to beta\","
+			    "\"send the state that \\/bin\\/s gives\","
+			    "\"wait until beta has committed checkpoint 8, on all volumes\","
+			    "\"let the workload go on by \\/bin\\/r\"]");
+	assert_non_null(strstr(plan(plan_checkpoint, &r,
+				    "{\"connection\":\"connected\",\"phase\":\"sent\",\"checkpoint\":7}"),
+			       "checkpoint 9"));
+	assert_string_equal(plan(plan_checkpoint, &r,
+				 "{\"connection\":\"connected\",\"degraded\":true}"),
+			    "4: the peer has missed writes: it needs a resync");
+	assert_string_equal(plan(plan_checkpoint, &r, "{\"connection\":\"disconnected\","
+				 "\"disconnected_because\":\"it is dark\"}"),
+			    "3: the peer is not connected: it is dark");
+	assert_string_equal(plan(plan_failover, &r, calm),
+			    "4: a failover is asked for on the secondary");
+	r.here = BETA;
+	fakes[BETA][0].checkpoint = 7;
+	assert_non_null(strstr(plan(plan_checkpoint, &r, calm), "ask alpha for a checkpoint"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm), "alpha itself, which is connected"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm),
+			       "make checkpoint 7 of r0-v permanent"));
+	assert_non_null(strstr(plan(plan_failover, &r, calm),
+			       "writes of alpha to r0-v-ingest, and end its export at port 20000"));
+	assert_non_null(strstr(plan(plan_failover, &r, "{\"phase\":\"loading\"}"),
+			       "wait until the checkpoint that is here is committed"));
+	fakes[BETA][0].over = true;
+	assert_string_equal(plan(plan_failover, &r, calm), "[\"do nothing: it has failed over\"]");
+	assert_string_equal(plan(plan_checkpoint, &r, "{\"failed_over\":true}"),
+			    "4: this side has failed over");
+	config_free(config);
+}
+
+#define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers), test(wrong_name),
+		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
+		test(reload_while_held), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
+	};
+	int r;
+
+	fakes = mmap(NULL, 2 * sizeof(*fakes), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (fakes == MAP_FAILED || !mkdtemp(dir))
+		return 1;
+	r = cmocka_run_group_tests_name("serve", tests, NULL, NULL);
+	rmdir(dir);
+	return r;
+}

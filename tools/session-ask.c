@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Session: what people and programs of this host ask for, and what they are told. */
+#include <string.h>
+#include <time.h>
+
+#include "session-i.h"
+
+/*
+ * ---- Events for whoever listens ----
+ */
+
+/**
+ * tell() - an event has happened
+ * @s: session
+ * @event: of event_new(); freed
+ */
+void tell(struct session *s, struct json_object *event)
+{
+	for (unsigned int i = 0; i < s->nr_waiters; i++)
+		if (s->waiter[i].what == WAIT_EVENTS)
+			control_line(s->waiter[i].client, event);
+	json_object_put(event);
+}
+
+struct json_object *event_new(const char *name)
+{
+	struct json_object *event = json_object_new_object();
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	json_object_object_add(event, "event", json_object_new_string(name));
+	json_object_object_add(event, "time",
+			       json_object_new_double(t.tv_sec + t.tv_nsec / 1e9));
+	return event;
+}
+
+/**
+ * tell_text() - an event with one word more, or none
+ * @s: session
+ * @name: of the event
+ * @key: of the word, or NULL
+ * @text: word
+ */
+void tell_text(struct session *s, const char *name, const char *key, const char *text)
+{
+	struct json_object *event = event_new(name);
+
+	if (key)
+		json_object_object_add(event, key, json_object_new_string(text));
+	tell(s, event);
+}
+
+/*
+ * ---- Who waits ----
+ */
+
+/**
+ * answer() - end all requests of a kind that the @nr-th answers
+ * @s: session
+ * @what: kind
+ * @nr: of the checkpoint that has ended, counted from the session's start
+ * @exit: how
+ * @text: words, or NULL
+ * @line: for them before that, or NULL
+ */
+void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit exit,
+	    const char *text, struct json_object *line)
+{
+	for (unsigned int i = 0; i < s->nr_waiters;) {
+		if (s->waiter[i].what != what || s->waiter[i].from > nr) {
+			i++;
+			continue;
+		}
+		if (line)
+			control_line(s->waiter[i].client, line);
+		control_end(s->waiter[i].client, exit, text);
+		s->waiter[i] = s->waiter[--s->nr_waiters];
+	}
+}
+
+/**
+ * answer_all() - nobody gets what he waits for any more
+ * @s: session
+ * @exit: how
+ * @text: why
+ */
+void answer_all(struct session *s, enum repl_exit exit, const char *text)
+{
+	while (s->nr_waiters)
+		control_end(s->waiter[--s->nr_waiters].client, exit, text);
+}
+
+static void wait_for(struct session *s, struct repl_client *client, unsigned int what)
+{
+	if (s->nr_waiters == MAX_WAITERS) {
+		control_end(client, REPL_EXIT_FAILED, "too many requests wait already");
+		return;
+	}
+	s->waiter[s->nr_waiters].client = client;
+	/*
+	 * One that is under way has made its cut, or may have. On the secondary: one to
+	 * which it has said yes.
+	 */
+	s->waiter[s->nr_waiters].from = what == WAIT_CHECKPOINT ? s->begun + 1 : 0;
+	s->waiter[s->nr_waiters++].what = what;
+}
+
+void session_client_gone(struct session *s, struct repl_client *client)
+{
+	for (unsigned int i = 0; i < s->nr_waiters; i++)
+		if (s->waiter[i].client == client) {
+			s->waiter[i] = s->waiter[--s->nr_waiters];
+			return;
+		}
+}
+
+/*
+ * ---- Requests ----
+ */
+
+static const char *connection_word(const struct session *s)
+{
+	if (s->pair.connected)
+		return "connected";
+	if (s->pair.diverged)
+		return "diverged";
+	return s->conn ? "connecting" : "disconnected";
+}
+
+static struct json_object *status_object(struct session *s)
+{
+	struct json_object *o = json_object_new_object();
+	const struct pair *pair = &s->pair;
+	bool primary = pair->role == PAIR_PRIMARY;
+
+	json_object_object_add(o, "schema", json_object_new_int(1));
+	json_object_object_add(o, "resource", json_object_new_string(s->config->name));
+	json_object_object_add(o, "role", json_object_new_string(primary ? "primary" :
+								 "secondary"));
+	json_object_object_add(o, "connection",
+			       json_object_new_string(connection_word(s)));
+	json_object_object_add(o, "disconnected_because", s->pair.connected ||
+			       !s->why_lost[0] ? NULL : json_object_new_string(s->why_lost));
+	json_object_object_add(o, "phase", json_object_new_string(pair_phase_name(pair->phase)));
+	json_object_object_add(o, "paused", json_object_new_boolean(s->paused));
+	json_object_object_add(o, "degraded", json_object_new_boolean(pair->degraded));
+	json_object_object_add(o, "stale", json_object_new_boolean(pair->stale));
+	json_object_object_add(o, "failed_over",
+			       json_object_new_boolean(primary ? pair->diverged : pair->over));
+	json_object_object_add(o, "checkpoint", json_object_new_uint64(pair->last));
+	json_object_object_add(o, "checkpoint_time", s->last_when ?
+			       json_object_new_double(s->last_when) : NULL);
+	json_object_object_add(o, "checkpoint_seconds", s->last_duration && primary ?
+			       json_object_new_double(s->last_duration / 1e6) : NULL);
+	json_object_object_add(o, "pause_seconds", s->last_pause && primary ?
+			       json_object_new_double(s->last_pause / 1e6) : NULL);
+	json_object_object_add(o, "last_error", s->last_error[0] ?
+			       json_object_new_string(s->last_error) : NULL);
+	return o;
+}
+
+static void ask_status(struct session *s, struct repl_client *client, bool events)
+{
+	struct json_object *status = status_object(s);
+
+	if (events)
+		json_object_object_add(status, "event", json_object_new_string("status"));
+	control_line(client, status);
+	json_object_put(status);
+	if (events)
+		wait_for(s, client, WAIT_EVENTS);
+	else
+		control_end(client, REPL_EXIT_OK, NULL);
+}
+
+static void ask_checkpoint(struct session *s, struct repl_client *client)
+{
+	if (s->pair.role == PAIR_SECONDARY && s->pair.over) {
+		control_end(client, REPL_EXIT_REFUSED, "this side has failed over");
+		return;
+	}
+	if (!s->pair.connected && !s->pair.diverged) {
+		control_end(client, REPL_EXIT_PEER, s->why_lost[0] ? s->why_lost :
+			    "the peer is not connected");
+		return;
+	}
+	wait_for(s, client, WAIT_CHECKPOINT);
+	session_feed_type(s, PAIR_TRIGGER);
+}
+
+static void ask_failover(struct session *s, struct repl_client *client)
+{
+	if (s->pair.role != PAIR_SECONDARY) {
+		control_end(client, REPL_EXIT_REFUSED, "a failover is asked for on the secondary");
+		return;
+	}
+	if (s->pair.over) {
+		control_end(client, REPL_EXIT_OK, NULL);
+		return;
+	}
+	wait_for(s, client, WAIT_FAILOVER);
+	session_feed_type(s, PAIR_ASK_FAILOVER);
+}
+
+static void ask_pause(struct session *s, struct repl_client *client, bool pause)
+{
+	if (s->pair.role != PAIR_PRIMARY) {
+		control_end(client, REPL_EXIT_REFUSED,
+			    "on the secondary there is a merge to pause only after a failover");
+		return;
+	}
+	s->paused = pause;
+	s->next = now_ms();
+	control_end(client, REPL_EXIT_OK, NULL);
+}
+
+void session_request(struct session *s, struct repl_client *client, const char *verb)
+{
+	if (!strcmp(verb, "status"))
+		ask_status(s, client, false);
+	else if (!strcmp(verb, "events"))
+		ask_status(s, client, true);
+	else if (s->leaving)
+		control_end(client, REPL_EXIT_REFUSED, "the daemon lets go of it just now");
+	else if (!strcmp(verb, "checkpoint"))
+		ask_checkpoint(s, client);
+	else if (!strcmp(verb, "failover"))
+		ask_failover(s, client);
+	else if (!strcmp(verb, "pause") || !strcmp(verb, "resume"))
+		ask_pause(s, client, !strcmp(verb, "pause"));
+	else
+		control_end(client, REPL_EXIT_USAGE, "no such request");
+}

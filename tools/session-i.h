@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the parts of a session share, and nobody else sees:
+ *
+ *	session.c	its life, the clock, what pair.c wants done
+ *	session-op.c	what takes time in the kernel
+ *	session-state.c	the save and load hooks, and what they give and take
+ *	session-peer.c	the connection
+ *	session-ask.c	requests, and events for whoever listens
+ */
+#ifndef REPLCTL_SESSION_I_H
+#define REPLCTL_SESSION_I_H
+
+#include "journal.h"
+#include "log.h"
+#include "pair.h"
+#include "resource.h"
+#include "session.h"
+#include "work.h"
+
+#define MAX_WAITERS 64
+
+struct waiter {
+	struct repl_client *client;
+	enum { WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS } what;
+	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
+};
+
+struct session {
+	sd_event *event;
+	const struct session_ops *ops;
+	void *context;
+	struct repl_config *config;	/* changes in place: see session_reload() */
+	struct repl_resource resource;
+	struct pair_kernel first;	/* what it said at the start */
+	struct pair pair;
+	int lock;
+	bool leaving;
+	sd_event_source *left;		/* left() is on its way */
+
+	/* session-peer.c */
+	struct repl_conn *conn;
+	bool open;			/* conn's handshake is over */
+	uint64_t heard;			/* ms: last byte of the peer */
+	unsigned int silent;		/* ticks since it should have been heard */
+	uint64_t pinged;		/* ms */
+	uint64_t tried;			/* ms: last attempt to connect */
+	uint64_t lost;			/* ms: since when there is no peer; 0: there is */
+	bool had_peer;
+	bool policy_ran;
+	struct repl_work *policy;	/* the hook of peer_loss or fence */
+	char why_lost[256];
+	unsigned char keys[2][KEY_SIZE];
+	unsigned int nr_keys;		/* 0: plaintext */
+	unsigned char instance[FRAME_INSTANCE_SIZE];
+
+	/* session-state.c */
+	struct repl_work *work;		/* the save or load hook */
+	int save_fd;
+	sd_event_source *save_source;
+	bool save_eof, save_ended, save_good;
+	int state_fd;			/* secondary: what was collected */
+	bool state_bad;
+	uint64_t state_size;
+	uint32_t state_crc;
+
+	/* session-op.c */
+	char *release;			/* the hook that belongs to the last hold, or NULL */
+	uint64_t held;			/* us: since when */
+
+	sd_event_source *tick;
+	uint64_t next;			/* ms: next periodic checkpoint */
+	bool paused;
+	uint64_t begun;			/* how many checkpoints have: REQUEST, REPLY */
+	uint64_t began;			/* us: the one under way */
+	bool late;			/* it has been told so */
+	uint64_t last_duration, last_pause;	/* us */
+	double last_when;		/* seconds since 1970 */
+	char last_error[256];
+
+	/* session-ask.c */
+	struct waiter waiter[MAX_WAITERS];
+	unsigned int nr_waiters;
+};
+
+#define say(s, level, ...) log_say(level, (s)->config->name, __VA_ARGS__)
+
+uint64_t now_us(void);
+uint64_t now_ms(void);
+
+/* session.c */
+void session_feed(struct session *s, const struct pair_event *event);
+void session_feed_type(struct session *s, enum pair_event_type type);
+void session_failed(struct session *s, const char *why);
+void session_hook_env(struct session *s, char resource[80], char id[48], char *env[3]);
+
+/* session-op.c */
+void op_start(struct session *s, enum pair_action_type type, uint64_t id);
+
+/* session-state.c */
+void save_start(struct session *s);
+void save_abort(struct session *s);
+void save_close(struct session *s);
+void load_start(struct session *s);
+void state_begin(struct session *s);
+void state_add(struct session *s, const void *data, size_t size);
+bool state_whole(const struct session *s, const struct repl_state_end *end);
+void state_drop(struct session *s);
+
+/* session-peer.c */
+void send_frame(struct session *s, enum repl_frame_type type, uint64_t id,
+		const void *payload, size_t length);
+void send_hello(struct session *s);
+void peer_connect(struct session *s);
+void peer_loss(struct session *s);
+int peer_keys(const struct repl_config *config, unsigned char keys[2][KEY_SIZE],
+	      unsigned int *nr, struct repl_error *error);
+
+/* session-ask.c */
+struct json_object *event_new(const char *name);
+void tell(struct session *s, struct json_object *event);
+void tell_text(struct session *s, const char *name, const char *key, const char *text);
+void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit exit,
+	    const char *text, struct json_object *line);
+void answer_all(struct session *s, enum repl_exit exit, const char *text);
+
+#endif

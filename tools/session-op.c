@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Session: what takes time in the kernel, in children, and hold and release. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "session-i.h"
+
+struct op {
+	struct session *s;
+	enum pair_action_type type;
+	uint64_t id;
+	unsigned int tries;
+};
+
+static int op_run(void *arg, struct repl_error *error)
+{
+	struct op *op = arg;
+	const struct repl_resource *resource = &op->s->resource;
+
+	switch (op->type) {
+	case PAIR_HOLD:
+		return resource_hold(resource, error);
+	case PAIR_FLUSH:
+		return resource_flush(resource, error);
+	case PAIR_DETACH:
+		return resource_detach(resource, error);
+	case PAIR_RELEASE:
+		return resource_release(resource, error);
+	case PAIR_PREPARE:
+		return resource_prepare(resource, op->id, error);
+	case PAIR_COMMIT:
+		return resource_commit(resource, op->id, error);
+	case PAIR_ABORT:
+		return resource_abort(resource, error);
+	case PAIR_FAILOVER:
+		return resource_failover(resource, error);
+	default:
+		return error_set(error, REPL_EXIT_FAILED, "no such operation");
+	}
+}
+
+static void op_go(struct op *op);
+
+static int op_again(sd_event_source *source, uint64_t usec, void *arg)
+{
+	sd_event_source_unref(source);
+	op_go(arg);
+	return 0;
+}
+
+/* These must succeed before anything else may happen. */
+static bool op_must(enum pair_action_type type)
+{
+	return type == PAIR_RELEASE || type == PAIR_DETACH || type == PAIR_ABORT ||
+	       type == PAIR_COMMIT;
+}
+
+static void op_after(struct op *op, uint64_t usec)
+{
+	sd_event_source *source;
+
+	if (sd_event_add_time_relative(op->s->event, &source, CLOCK_MONOTONIC, usec, 1000,
+				       op_again, op) < 0)
+		abort();	/* no memory, and the workload may be held: start anew */
+}
+
+static void released(struct session *s)
+{
+	journal_mark_held(&s->resource, false);
+	journal_clear(&s->resource);
+	if (s->held)
+		s->last_pause = now_us() - s->held;
+	s->held = 0;
+}
+
+static void op_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct op *op = context;
+	struct session *s = op->s;
+	struct pair_event event = { .type = PAIR_DONE, .done = op->type, .good = good };
+
+	if (!good)
+		session_failed(s, error->text);
+	/* A commit may be beyond help: a volume was made anew, say. */
+	if (!good && op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10)) {
+		op_after(op, 1000000);
+		return;
+	}
+	if (op->type == PAIR_HOLD)
+		s->held = now_us();
+	if (op->type == PAIR_RELEASE)
+		released(s);
+	if (op->type == PAIR_COMMIT || op->type == PAIR_ABORT)
+		journal_clear(&s->resource);
+	if (op->type == PAIR_FAILOVER) {
+		tell_text(s, good ? "failover" : "failover_failed", NULL, NULL);
+		answer(s, WAIT_FAILOVER, 0, good ? REPL_EXIT_OK : REPL_EXIT_FAILED,
+		       good ? NULL : error->text, NULL);
+	}
+	free(op);
+	session_feed(s, &event);
+}
+
+/*
+ * The configuration may change in the middle of a checkpoint: what was held is released
+ * in the same way, by the hook of that time.
+ */
+static void hold_begins(struct session *s)
+{
+	free(s->release);
+	s->release = s->config->hold ? strdup(s->config->release) : NULL;
+	if (!s->config->hold)
+		return;
+	if (!s->release)
+		abort();
+	journal_mark_held(&s->resource, true);
+}
+
+static void op_go(struct op *op)
+{
+	struct session *s = op->s;
+	const char *hook = op->type == PAIR_HOLD ? s->config->hold :
+			   op->type == PAIR_RELEASE ? s->release : NULL;
+	char resource[80], number[48], *env[3];
+	struct repl_error error;
+	int r;
+
+	if (op->type == PAIR_HOLD)
+		hold_begins(s);
+	session_hook_env(s, resource, number, env);
+	r = hook ? work_hook(s->event, op->type == PAIR_HOLD ? "the hold hook" :
+			     "the release hook", hook, env, -1, -1,
+			     s->config->checkpoint_timeout, op_ended, op, NULL, &error) :
+		   work_call(s->event, op_run, op, s->lock, op_ended, op, &error);
+	if (r) {
+		say(s, 3, "%s", error.text);
+		op_after(op, 100000);	/* for want of memory or processes */
+	}
+}
+
+/**
+ * op_start() - begin an action that takes time; PAIR_DONE follows
+ * @s: session
+ * @type: which
+ * @id: of the checkpoint
+ */
+void op_start(struct session *s, enum pair_action_type type, uint64_t id)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		abort();
+	op->s = s;
+	op->type = type;
+	op->id = id;
+	if (type == PAIR_HOLD)
+		s->held = now_us();
+	op_go(op);
+}

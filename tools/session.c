@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Session: its life, the clock, and what pair.c wants done. See session.h. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "reload.h"
+#include "session-i.h"
+
+#define RETRY_MS 1000		/* until the next attempt to connect */
+
+uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000ULL + t.tv_nsec / 1000;
+}
+
+uint64_t now_ms(void)
+{
+	return now_us() / 1000;
+}
+
+/**
+ * session_failed() - something of a checkpoint has failed: for the log and the status
+ * @s: session
+ * @why: words
+ */
+void session_failed(struct session *s, const char *why)
+{
+	say(s, 3, "%s", why);
+	snprintf(s->last_error, sizeof(s->last_error), "%.250s", why);
+}
+
+/**
+ * session_hook_env() - the environment of a hook of a checkpoint
+ * @s: session
+ * @resource: memory
+ * @id: memory
+ * @env: out; points to the two above
+ */
+void session_hook_env(struct session *s, char resource[80], char id[48], char *env[3])
+{
+	snprintf(resource, 80, "REPL_RESOURCE=%s", s->config->name);
+	snprintf(id, 48, "REPL_CHECKPOINT=%llu", (unsigned long long)s->pair.id);
+	env[0] = resource;
+	env[1] = id;
+	env[2] = NULL;
+}
+
+/*
+ * ---- The protocol's actions ----
+ */
+
+static void act_result(struct session *s, const struct pair_action *action)
+{
+	struct json_object *event = event_new("checkpoint");
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	json_object_object_add(event, "checkpoint", json_object_new_uint64(action->id));
+	json_object_object_add(event, "good", json_object_new_boolean(action->good));
+	if (action->good) {
+		s->last_when = t.tv_sec + t.tv_nsec / 1e9;
+		if (s->began)
+			s->last_duration = now_us() - s->began;
+		s->last_error[0] = 0;
+		say(s, 6, "checkpoint %llu", (unsigned long long)action->id);
+	} else {
+		if (!action->id && action->why)
+			s->last_error[0] = 0;
+		if (action->why)
+			snprintf(s->last_error + strlen(s->last_error),
+				 sizeof(s->last_error) - strlen(s->last_error), "%s%s",
+				 s->last_error[0] ? "; " : "", action->why);
+		json_object_object_add(event, "why", json_object_new_string(s->last_error));
+		say(s, 4, "checkpoint %llu failed: %s", (unsigned long long)action->id,
+		    s->last_error);
+	}
+	answer(s, WAIT_CHECKPOINT, action->id ? s->begun : UINT64_MAX,
+	       action->good ? REPL_EXIT_OK : !action->id ? REPL_EXIT_REFUSED :
+	       REPL_EXIT_FAILED, action->good ? NULL : s->last_error, event);
+	tell(s, event);
+}
+
+static void act_send(struct session *s, const struct pair_action *action)
+{
+	unsigned char payload[FRAME_REPLY_MAX];
+
+	switch (action->frame) {
+	case FRAME_HELLO:
+		send_hello(s);
+		break;
+	case FRAME_REPLY:
+		s->begun++;
+		s->last_error[0] = 0;
+		send_frame(s, FRAME_REPLY, action->id, payload,
+			   reply_encode(0, NULL, payload));
+		break;
+	case FRAME_FAILED:
+		send_frame(s, FRAME_FAILED, action->id, payload,
+			   reply_encode(1, s->last_error[0] ? s->last_error : action->why,
+					payload));
+		break;
+	case FRAME_REQUEST:
+		s->begun++;
+		s->late = false;
+		s->began = now_us();
+		s->last_error[0] = 0;
+		/* fall through */
+	default:
+		send_frame(s, action->frame, action->id, NULL, 0);
+	}
+}
+
+static void perform(struct session *s, const struct pair_action *action)
+{
+	switch (action->type) {
+	case PAIR_SEND:
+		act_send(s, action);
+		break;
+	case PAIR_SAVE:
+		save_start(s);
+		break;
+	case PAIR_LOAD:
+		load_start(s);
+		break;
+	case PAIR_DROP_STATE:
+		state_drop(s);
+		break;
+	case PAIR_CANCEL:
+		save_abort(s);
+		break;
+	case PAIR_CLOSE:
+		if (s->conn)
+			conn_close(s->conn, action->why);
+		break;
+	case PAIR_RESULT:
+		act_result(s, action);
+		break;
+	default:
+		op_start(s, action->type, action->id);
+	}
+}
+
+/*
+ * For tests/replctl: die when that phase begins ("sent"), or when what it begins with
+ * has been started as well ("sent+"); or have the host's power cut by a command.
+ */
+static void test_kill(enum pair_phase phase, const char *when)
+{
+	const char *at = getenv("REPLCTL_TEST_KILL_AT"), *how = getenv("REPLCTL_TEST_KILL_BY");
+	size_t n = strlen(pair_phase_name(phase));
+
+	if (!at || strncmp(at, pair_phase_name(phase), n) || strcmp(at + n, when))
+		return;
+	if (!how)
+		raise(SIGKILL);
+	else if (!system(how))
+		pause();
+}
+
+/**
+ * session_feed() - an event for pair.c
+ * @s: session
+ * @event: event; what it leads to is done or begun before this returns
+ */
+void session_feed(struct session *s, const struct pair_event *event)
+{
+	enum pair_phase before = s->pair.phase;
+	struct pair_actions actions;
+
+	pair_event(&s->pair, event, &actions);
+	if (s->pair.phase != before)
+		test_kill(s->pair.phase, "");
+	if (s->pair.phase == PAIR_COLLECTING && before != PAIR_COLLECTING)
+		state_begin(s);
+	for (unsigned int i = 0; i < actions.nr; i++)
+		perform(s, &actions.action[i]);
+	if (s->pair.phase != before)
+		test_kill(s->pair.phase, "+");
+	if (s->leaving)
+		session_leave(s);
+}
+
+/**
+ * session_feed_type() - an event that has nothing but its type
+ * @s: session
+ * @type: type
+ */
+void session_feed_type(struct session *s, enum pair_event_type type)
+{
+	struct pair_event event = { .type = type };
+
+	session_feed(s, &event);
+}
+
+/*
+ * ---- Time ----
+ */
+
+static bool idle(const struct session *s)
+{
+	return s->pair.phase == PAIR_IDLE && !s->pair.busy;
+}
+
+static void tick_peer(struct session *s, uint64_t now)
+{
+	if (s->conn && s->open && now - s->pinged >= s->config->heartbeat) {
+		s->pinged = now;
+		/* Twice: it may be us who slept, and what it sent is not read yet. */
+		if (now - s->heard > s->config->dead_after && ++s->silent > 1)
+			conn_close(s->conn, "the peer is silent");
+		else
+			send_frame(s, FRAME_PING, 0, NULL, 0);
+	}
+	if (!s->conn && s->pair.role == PAIR_PRIMARY && now - s->tried >= RETRY_MS &&
+	    !s->leaving && !s->pair.diverged)
+		peer_connect(s);
+	/* It may have been lost just now, after @now. */
+	if (s->lost && s->had_peer && !s->policy_ran && !s->leaving &&
+	    now >= s->lost && now - s->lost >= s->config->dead_after)
+		peer_loss(s);
+}
+
+static void tick_checkpoint(struct session *s, uint64_t now)
+{
+	if (s->pair.phase != PAIR_IDLE && s->began && !s->late &&
+	    now - s->began / 1000 > s->config->checkpoint_timeout) {
+		s->late = true;
+		session_feed_type(s, PAIR_TIMEOUT);
+	}
+	if (s->config->interval && !s->paused && now >= s->next && !s->leaving) {
+		s->next = now + s->config->interval;
+		if (s->pair.connected && !s->pair.degraded)
+			session_feed_type(s, PAIR_TRIGGER);
+	}
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
+{
+	struct session *s = arg;
+	uint64_t now = now_ms(), step = s->config->heartbeat;
+
+	tick_peer(s, now);
+	if (s->pair.role == PAIR_PRIMARY)
+		tick_checkpoint(s, now);
+	if (s->left)
+		return 0;
+	if (s->config->interval && s->config->interval < step)
+		step = s->config->interval;
+	if (step > RETRY_MS)
+		step = RETRY_MS;
+	sd_event_source_set_time_relative(source, step * 1000);
+	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+void session_look(struct session *s)
+{
+	struct pair_event event = { .type = PAIR_KERNEL };
+	struct repl_error error;
+
+	if (s->left)
+		return;
+	if (!resource_kernel(&s->resource, &event.kernel, &error)) {
+		session_feed(s, &event);
+		tell_text(s, "changed", NULL, NULL);
+	} else if (idle(s) && !s->leaving) {
+		say(s, 5, "is not up any more: %s", error.text);
+		session_leave(s);
+	}
+}
+
+/*
+ * ---- Another configuration ----
+ */
+
+static void take_keys(struct session *s, unsigned char keys[2][KEY_SIZE], unsigned int nr)
+{
+	memcpy(s->keys, keys, sizeof(s->keys));
+	s->nr_keys = nr;
+}
+
+/* Counted from the last one: it may be due now. */
+static void new_interval(struct session *s, uint64_t was)
+{
+	uint64_t last = s->next > was ? s->next - was : 0;
+
+	if (s->config->interval != was)
+		s->next = (was ? last : now_ms()) + s->config->interval;
+}
+
+int session_reload(struct session *s, struct repl_config *fresh,
+		   void (*note)(const char *text, void *context), void *context,
+		   struct repl_error *error)
+{
+	bool plaintext = s->config->plaintext;
+	uint64_t interval = s->config->interval;
+	unsigned char keys[2][KEY_SIZE] = { 0 };
+	unsigned int nr;
+	int r = peer_keys(fresh, keys, &nr, error);
+
+	if (!r) {
+		reload_fixed(s->config, fresh, note, context);
+		if (plaintext == fresh->plaintext)
+			take_keys(s, keys, nr);
+		reload_take(s->config, fresh);
+		new_interval(s, interval);
+		sd_event_source_set_time_relative(s->tick, 0);
+	}
+	key_wipe(keys[0]);
+	key_wipe(keys[1]);
+	config_free(fresh);
+	return r;
+}
+
+/*
+ * ---- Begin and end ----
+ */
+
+static int begin(struct session *s, struct repl_error *error)
+{
+	int r = peer_keys(s->config, s->keys, &s->nr_keys, error);
+
+	if (!r)
+		r = resource_lock(&s->resource, &s->lock, error);
+	if (!r)
+		r = resource_kernel(&s->resource, &s->first, error);
+	if (r)
+		return r;
+	s->release = s->config->release ? strdup(s->config->release) : NULL;
+	if (s->config->release && !s->release)
+		return error_set(error, REPL_EXIT_FAILED, "out of memory");
+	r = sd_event_add_time_relative(s->event, &s->tick, CLOCK_MONOTONIC, 0, 1000, on_tick, s);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);
+	return r < 0 ? error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r)) : 0;
+}
+
+int session_new(sd_event *event, struct repl_config *config, unsigned int here,
+		const struct session_ops *ops, void *context, struct session **session,
+		struct repl_error *error)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return error_set(error, REPL_EXIT_FAILED, "out of memory");
+	s->event = event;
+	s->ops = ops;
+	s->context = context;
+	s->config = config;
+	s->resource.config = config;
+	s->resource.here = here;
+	s->lock = -1;
+	s->save_fd = -1;
+	s->state_fd = -1;
+	if (getrandom(s->instance, sizeof(s->instance), 0) != sizeof(s->instance))
+		memset(s->instance, 0, sizeof(s->instance));
+	pair_init(&s->pair, resource_role(&s->resource));
+	r = begin(s, error);
+	if (r) {
+		s->config = NULL;	/* the caller's */
+		session_free(s);
+		return r;
+	}
+	*session = s;
+	return 0;
+}
+
+void session_start(struct session *s)
+{
+	struct pair_event event = { .type = PAIR_START, .kernel = s->first };
+
+	say(s, 6, "%s", s->pair.role == PAIR_PRIMARY ? "primary" : "secondary");
+	event.journal = journal_read(&s->resource);
+	event.kernel.held |= journal_is_held(&s->resource);
+	if (!event.kernel.held && !event.kernel.prepared) {
+		journal_clear(&s->resource);	/* of something that is over */
+		event.journal = 0;
+	}
+	sd_event_source_set_enabled(s->tick, SD_EVENT_ONESHOT);
+	session_feed(s, &event);
+}
+
+static int on_left(sd_event_source *source, void *arg)
+{
+	struct session *s = arg;
+
+	s->ops->left(s, s->context);
+	return 0;
+}
+
+void session_leave(struct session *s)
+{
+	struct repl_conn *conn;
+
+	s->leaving = true;
+	if (s->policy)
+		work_cancel(s->policy);		/* its end brings us back */
+	if (!idle(s) || s->policy || s->left)
+		return;
+	if (sd_event_add_defer(s->event, &s->left, on_left, s) < 0)
+		abort();
+	/* The peer is told, so that it does not take us for dead. */
+	send_frame(s, FRAME_BYE, 0, NULL, 0);
+	conn = s->conn;
+	s->conn = NULL;
+	conn_free(conn);
+	s->open = false;
+	answer_all(s, REPL_EXIT_FAILED, "the daemon has let go of the resource");
+	sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);
+	say(s, 6, "ends");
+}
+
+void session_free(struct session *s)
+{
+	if (!s)
+		return;
+	conn_free(s->conn);
+	save_close(s);
+	state_drop(s);
+	key_wipe(s->keys[0]);
+	key_wipe(s->keys[1]);
+	sd_event_source_disable_unref(s->tick);
+	sd_event_source_disable_unref(s->left);
+	/* Closing is enough, but for a child that shares it: that is its purpose. */
+	if (s->lock >= 0)
+		close(s->lock);
+	free(s->release);
+	config_free(s->config);
+	free(s);
+}
+
+const struct repl_config *session_config(const struct session *s)
+{
+	return s->config;
+}
+
+const struct repl_address *session_address(const struct session *s)
+{
+	return s->pair.role == PAIR_SECONDARY && !s->leaving ?
+	       &s->config->host[s->resource.here].address : NULL;
+}
