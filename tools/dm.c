@@ -689,3 +689,18 @@ int blockdev_flush(const char *path, struct repl_error *error)
 	errno = saved;
 	return r;
 }
+
+int blockdev_probe(const char *path, struct repl_error *error)
+{
+	static char block[4096] __attribute__((aligned(4096)));
+	ssize_t got = -1;
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+	if (fd >= 0)
+		got = pread(fd, block, sizeof(block), 0);
+	if (got < 0)
+		error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return got < 0 ? -1 : 0;
+}

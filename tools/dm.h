@@ -181,4 +181,15 @@ uint64_t blockdev_sectors(const char *path, struct repl_error *error);
  */
 int blockdev_flush(const char *path, struct repl_error *error);
 
+/**
+ * blockdev_probe() - does a block device answer?
+ * @path: device
+ * @error: filled in on -1
+ *
+ * Reads its first 4 KiB, past the page cache; waits as long as the device does.
+ *
+ * Return: 0 or -1.
+ */
+int blockdev_probe(const char *path, struct repl_error *error);
+
 #endif

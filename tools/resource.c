@@ -231,6 +231,33 @@ static int primary_make(const struct repl_resource *resource, unsigned int i,
 	return dm_create(name, sectors, "repl-primary", params, error);
 }
 
+/*
+ * The device that leads to the peer. A peer that has lost its power and come back leaves
+ * a connection that is dead, which nobody may have noticed: then a new one.
+ */
+static int import_live(const struct repl_resource *resource, unsigned int i,
+		       const char *name, char *path, size_t size, enum repl_peer *was,
+		       struct repl_error *error)
+{
+	if (dataleg_import(resource, i, path, size, error))
+		return -1;
+	if (!blockdev_probe(path, error))
+		return 0;
+	if (dataleg_external(resource, i)) {
+		if (error)
+			error->exit = REPL_EXIT_PEER;
+		return -1;
+	}
+	step(false, "connect %s anew: %s", path, error ? error->text : "it is dead");
+	if (*was == REPL_PEER_ATTACHED || *was == REPL_PEER_FAILED) {
+		if (dm_message(name, "detach", NULL, 0, error))
+			return -1;
+		*was = REPL_PEER_DETACHED;
+	}
+	return dataleg_disconnect(resource, i, error) ||
+	       dataleg_import(resource, i, path, size, error) ? -1 : 0;
+}
+
 static int primary_up(const struct repl_resource *resource, unsigned int i,
 		      const char *name, void *arg, struct repl_error *error)
 {
@@ -274,7 +301,8 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 				 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
 				 name, resource->config->name);
 	}
-	imported = dataleg_import(resource, i, peer, sizeof(peer), &why);
+	imported = in_sync ? import_live(resource, i, name, peer, sizeof(peer), &was, &why) :
+			     dataleg_import(resource, i, peer, sizeof(peer), &why);
 	if (!there && primary_make(resource, i, name, sectors, imported ? "-" : peer, error))
 		return -1;
 	if (imported)
