@@ -217,9 +217,12 @@ static void supers_check(struct image *image)
  * ---- Bitmaps ----
  */
 
-static bool bit_is_set(const uint8_t *bits, uint64_t bit)
+/* The first bit from @bit on that is set; REPL_BITMAP_BITS if there is none. */
+static uint64_t next_bit(const uint8_t *bits, uint64_t bit)
 {
-	return bits[bit >> 3] >> (bit & 7) & 1;
+	while (bit < REPL_BITMAP_BITS && !(bits[bit >> 3] >> (bit & 7) & 1))
+		bit += bits[bit >> 3] ? 1 : 8 - (bit & 7);
+	return bit;
 }
 
 /* A block of the current area; NULL if it is not good. */
@@ -268,15 +271,14 @@ static void bitmap_check(struct image *image, uint64_t nr)
 	if (all_zero(block->bits, sizeof(block->bits)))
 		found(image, IMAGE_WARNING,
 		      "bitmap block %" PRIu64 " has no region, and should not be there", nr);
-	for (; left < REPL_BITMAP_BITS; left++) {
-		if (!bit_is_set(block->bits, left))
-			continue;
-		found(image, IMAGE_ERROR,
-		      "bitmap block %" PRIu64 " has region %" PRIu64 " of only %" PRIu64,
-		      nr, in_map * REPL_BITMAP_BITS + left, layout->nr_regions);
-		image->area_bad = true;
+	if (left >= REPL_BITMAP_BITS)
 		return;
-	}
+	left = next_bit(block->bits, left);
+	if (left == REPL_BITMAP_BITS)
+		return;
+	found(image, IMAGE_ERROR, "bitmap block %" PRIu64 " has region %" PRIu64 " of only %" PRIu64,
+	      nr, in_map * REPL_BITMAP_BITS + left, layout->nr_regions);
+	image->area_bad = true;
 }
 
 static void area_check(struct image *image)
@@ -292,9 +294,8 @@ static void area_check(struct image *image)
 		if (!block)
 			continue;
 		memcpy(summary, block->bits, sizeof(summary));
-		for (i = 0; i < REPL_BITMAP_BITS; i++) {
-			if (!bit_is_set(summary, i))
-				continue;
+		for (i = next_bit(summary, 0); i < REPL_BITMAP_BITS;
+		     i = next_bit(summary, i + 1)) {
 			if (base + i < 2 * layout->map_blocks) {
 				bitmap_check(image, base + i);
 				continue;

@@ -532,7 +532,8 @@ static int create_on(struct device *device, const struct metadata_options *optio
 	if (status == -ENOSPC) {
 		image_size_text(meta.layout.blocks * REPL_BLOCK_SIZE, needs);
 		return error_set(error, REPL_EXIT_REFUSED,
-				 "%s is too small: it has %" PRIu64 " bytes, and must have at least %" PRIu64
+				 "%s is too small: it has %" PRIu64
+				 " bytes, and must have at least %" PRIu64
 				 " (%s); replctl metadata size says how many are best",
 				 device->name, device->bytes,
 				 meta.layout.blocks * REPL_BLOCK_SIZE, needs);

@@ -3,7 +3,8 @@
  * Any bytes as a metadata device. The first byte says how:
  *
  *	bits 0-1	what is changed: a blank device; one that is new; one that
- *			was compacted and has a log; one that has failed over
+ *			was compacted and has a log; one that has failed over,
+ *			with a log that has come round
  *	bit 2		heads and checksums of changed blocks are made right
  *	bit 3		a block cannot be read: the second byte says which
  *	bits 4-5	what is printed in the end
@@ -45,7 +46,8 @@ static void make_new(unsigned int how)
 	meta_record(&m, REPL_BITMAP_BITS - 4, 9, REPL_EXTENT_ACTIVE);
 	meta_compact(&m);
 	meta_super(&m);
-	for (i = 0; i < 70; i++) {
+	/* Few blocks: checksums are what takes time. Once round the ring, in one. */
+	for (i = 0; i < (how == 3 ? 70 : 12); i++) {
 		meta_record(&m, 100 * i, 3 * i + 1, i & 1);
 		if (i == 50) {
 			meta_compact(&m);
@@ -105,13 +107,14 @@ static void change(const uint8_t *data, size_t size, bool right)
 	}
 }
 
-static uint64_t count(const uint8_t *map)
+static bool same(const struct regions *set, const uint8_t *map)
 {
-	uint64_t n = 0, i;
+	uint64_t begin = 0, end, at = 0;
 
-	for (i = 0; i < META_REGIONS_MAX; i++)
-		n += map[i];
-	return n;
+	for (; regions_next(set, &begin, &end); at = begin = end)
+		if (memchr(map + at, 1, begin - at) || memchr(map + begin, 0, end - begin))
+			return false;
+	return !memchr(map + at, 1, META_REGIONS_MAX - at);
 }
 
 static void print(struct image *image, unsigned int how)
@@ -164,8 +167,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(r.end.blocks <= r.meta.layout.log_blocks);
 		require(image.end.next == r.end.next && image.end.link == r.end.link);
 		require(image.slots[IMAGE_LIVE] == r.end.blocks);
-		require(image.hidden.count == count(maps.hidden));
-		require(image.active.count == count(maps.active));
+		require(same(&image.hidden, maps.hidden));
+		require(same(&image.active, maps.active));
 	}
 	print(&image, data[0] >> 4 & 3);
 	image_free(&image);
