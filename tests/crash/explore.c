@@ -808,6 +808,8 @@ static bool boundary(u32 e)
 
 static u64 nr_bad, nr_tried, most_events, nr_boundaries;
 
+static double begin;
+
 static void explore(u64 points)
 {
 	u32 total = nr_events, e, n = 0;
@@ -832,15 +834,15 @@ static void explore(u64 points)
 	for (e = 0; e < total; e++) {
 		advance(e);
 		weight += boundary(e) ? 10 : 1;
-		while (weight > next) {
+		while (weight > next && nr_bad < 5) {
 			next += step;
 			nr_tried++;
 			if (!try_point(e + 1))
 				nr_bad++;
 			progress();
-			if (nr_tried % 100 == 0)
+			if (nr_tried % 500 == 0)
 				note("%llu points, %llu bad; %.0f s", (unsigned long long)nr_tried,
-				     (unsigned long long)nr_bad, now());
+				     (unsigned long long)nr_bad, now() - begin);
 		}
 	}
 	free(durable);
@@ -887,8 +889,8 @@ static void tear_down(void)
 int main(int argc, char **argv)
 {
 	u64 points = 200, first = 1, each = 100, round;
-	double begin = now();
 
+	begin = now();
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--points"))
 			points = strtoull(argv[i + 1], NULL, 0);

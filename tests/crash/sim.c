@@ -17,6 +17,7 @@
 #include "shim.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <time.h>
 #include <ucontext.h>
@@ -1973,8 +1974,16 @@ static void new_world(u64 seed)
 	crash_in = 1 + rnd(300);
 }
 
+static void hangs(int sig)
+{
+	(void)sig;
+	fail("no end");
+}
+
 static void world(u64 seed, u64 steps)
 {
+	signal(SIGALRM, hangs);
+	alarm(30);
 	new_world(seed);
 	if (setjmp(crash_jmp)) {
 		after_crash();
@@ -1991,6 +2000,28 @@ static void world(u64 seed, u64 steps)
 	}
 	crash_in = 0;
 	total_steps += world_step;
+}
+
+/* Compaction fails, and the log fills up with errors: a failover takes place. */
+static void reserve(void)
+{
+	new_world(1);
+	crash_in = 0;
+	if (!activate())
+		fail("no world");
+	do_start();
+	weather.super = weather.area = 1000;
+	for (unsigned int i = 0; i < 300; i++) {
+		repl_log_set_errors(&store->log, i & 1);
+		while (fibers_step())
+			;
+	}
+	drain();
+	do_failover();
+	if (c.stage != FAILOVER)
+		fail("no block is kept back for a change of state");
+	repl_store_destroy(store);
+	forget_memory();
 }
 
 static double now(void)
@@ -2022,6 +2053,8 @@ int main(int argc, char **argv)
 	}
 	meta = calloc(1, sizeof(*meta));
 	first = seed;
+	if (!verbose)
+		reserve();
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
 		world(seed, steps);
 	if (shim_warnings)
