@@ -526,6 +526,15 @@ static void resume_chain(void)
 	}
 }
 
+/* Hidden and active change places, which gets a new chain; the maps are empty. */
+static void reload(unsigned int hidden, unsigned int active)
+{
+	errno = dm_reload_one(VIEW, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(part_name[0]), dm_path(part_name[hidden]),
+			      dm_path(part_name[active]), dm_path(part_name[3]), REGION);
+	need(!errno, "reload");
+}
+
 static void fail_over(bool bad)
 {
 	int region = -1;
@@ -589,9 +598,14 @@ static void workload(void)
 			resume_chain();
 		if (!pick(&seed, 8))
 			check_live();
-		if (!pick(&seed, 12)) {
+		if (!pick(&seed, 9)) {
 			stop_chain();
 			use_view(pick(&seed, 3));
+			if (pick(&seed, 2)) {
+				reload(2, 1);
+				use_view(pick(&seed, 3));
+				reload(1, 2);
+			}
 			start_chain();
 		}
 	}
