@@ -26,7 +26,7 @@ export PREFIX
 
 .PHONY: all module tools links sparse checkpatch install uninstall clean help \
 	setup check check-debug check-replctl check-unit check-vm compat dkms-check demo \
-	bench bench-short shellcheck
+	bench bench-short shellcheck crash mutants
 
 all: module tools
 
@@ -111,6 +111,21 @@ compat:
 dkms-check:
 	tests/vm/dkms-check
 
+# Power cuts: minutes of simulation, then POINTS moments in a machine.
+POINTS  ?= 10000
+SEED    ?= 1
+crash:
+	@tests/vm/setup 6.1 >/dev/null
+	$(MAKE) -s --no-print-directory -C tests/crash
+	build/tests/crash/sim-fast --seconds 60 --seed $(SEED)
+	tests/vm/run --timeout 14400 -- sh -c 'modprobe dm-repl && \
+		build/tests/explore --points $(POINTS) --seed $(SEED)'
+
+# The module, broken in one place after the other: crash has to find it.
+mutants:
+	@tests/vm/setup 6.1 >/dev/null
+	tests/crash/mutants
+
 shellcheck:
 	shellcheck -x $$(grep -lE '^#!/bin/(ba)?sh' $$(git ls-files) 2>/dev/null)
 
@@ -130,6 +145,8 @@ help:
 	@echo 'make check         unit tests, then every suite on a stock kernel in a VM'
 	@echo 'make check-replctl two machines; daemons killed, power and link cut in each phase'
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make crash         power lost at POINTS moments (10000) of random workloads, SEED'
+	@echo 'make mutants       breaks the module in 46 places: is each found?'
 	@echo 'make bench         the speed table; bench-short: a part of it'
 	@echo 'make demo          replication and failover, shown'
 	@echo 'make compat        builds against the headers of 6.1, 6.12 and 7.3'

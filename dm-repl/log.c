@@ -402,7 +402,8 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 		if (!*error && log->torn && !log->compacting &&
 		    !log->super_pending) {
 			batch->errors = log->errors;
-			batch->block = batch->clean = true;
+			batch->block = true;
+			batch->clean = true;
 			return true;
 		}
 		if (!*error) {

@@ -3,9 +3,9 @@
  * What a chain with a metadata device is after a crash, at any moment of a
  * random workload.
  *
- * Secondary, hidden, active and metadata are parts of one nbd device, whose
- * server is a thread here: it keeps the content in memory and records each
- * request as it arrives and as it is answered, in one order over all devices.
+ * Secondary, hidden, active and metadata are nbd devices with one server, a
+ * thread here: it keeps the content in memory and records each request as it
+ * arrives and as it is answered, in one order over all devices.
  * (dm-log-writes records a write only with the next flush: one that overtakes
  * the record that should come before it cannot be seen.)
  *
@@ -50,7 +50,8 @@ enum type { WRITE, FLUSH };
 
 struct request {
 	enum type type;
-	bool fua, failed, answered, durable;
+	u8 dev;
+	bool fua, answered, durable;
 	u32 sector, nr;
 	u8 *data;
 	u32 answered_at;	/* for a flush that arrived after that */
@@ -69,7 +70,7 @@ static u32 max_events;
 static u8 *content;			/* what is served */
 static _Atomic bool recording;
 static _Atomic int fail_region = -1;	/* its writes to the secondary fail */
-static int server_fd, nbd_fd;
+static int server_fd[4], nbd_fd[4];
 static u64 server_seed = 1;
 
 static void record(enum what what, u32 request)
@@ -83,7 +84,7 @@ static void record(enum what what, u32 request)
 	nr_events++;
 }
 
-static u32 new_request(enum type type, bool fua, u32 sector, u32 nr)
+static u32 new_request(enum type type, unsigned int dev, bool fua, u32 sector, u32 nr)
 {
 	if (nr_requests == max_requests) {
 		max_requests = max_requests ? 2 * max_requests : 32768;
@@ -91,17 +92,17 @@ static u32 new_request(enum type type, bool fua, u32 sector, u32 nr)
 		need(requests, "memory for requests");
 	}
 	requests[nr_requests] = (struct request) {
-		.type = type, .fua = fua, .sector = sector, .nr = nr,
+		.type = type, .dev = dev, .fua = fua, .sector = sector, .nr = nr,
 	};
 	return nr_requests++;
 }
 
-static void read_all(void *buf, size_t len)
+static void read_all(unsigned int dev, void *buf, size_t len)
 {
 	u8 *p = buf;
 
 	while (len) {
-		ssize_t n = read(server_fd, p, len);
+		ssize_t n = read(server_fd[dev], p, len);
 
 		if (n <= 0)
 			pthread_exit(NULL);
@@ -110,12 +111,12 @@ static void read_all(void *buf, size_t len)
 	}
 }
 
-static void write_all(const void *buf, size_t len)
+static void write_all(unsigned int dev, const void *buf, size_t len)
 {
 	const u8 *p = buf;
 
 	while (len) {
-		ssize_t n = write(server_fd, p, len);
+		ssize_t n = write(server_fd[dev], p, len);
 
 		if (n <= 0)
 			pthread_exit(NULL);
@@ -127,6 +128,7 @@ static void write_all(const void *buf, size_t len)
 /* Answers wait here, and leave in any order. */
 static struct held {
 	struct nbd_reply reply;
+	unsigned int dev;
 	u32 request;		/* or ~0 */
 	u32 sector, nr;		/* of a read */
 } held[64];
@@ -141,26 +143,26 @@ static void answer(unsigned int i)
 		requests[h.request].answered = !h.reply.error;
 		record(ANSWERED, h.request);
 	}
-	write_all(&h.reply, sizeof(h.reply));
+	write_all(h.dev, &h.reply, sizeof(h.reply));
 	if (h.nr && !h.reply.error)
-		write_all(content + (size_t)h.sector * SECTOR, (size_t)h.nr * SECTOR);
+		write_all(h.dev, content + (size_t)h.sector * SECTOR, (size_t)h.nr * SECTOR);
 }
 
-static void take_request(void)
+static void take_request(unsigned int dev)
 {
 	struct nbd_request rq;
 	struct held *h;
 	u32 type, sector, nr;
 
-	read_all(&rq, sizeof(rq));
+	read_all(dev, &rq, sizeof(rq));
 	need(rq.magic == htobe32(NBD_REQUEST_MAGIC), "nbd's magic");
 	type = be32toh(rq.type) & 0xffff;
-	sector = be64toh(rq.from) / SECTOR;
+	sector = dev * PART + be64toh(rq.from) / SECTOR;
 	nr = be32toh(rq.len) / SECTOR;
 	if (type == NBD_CMD_DISC)
 		pthread_exit(NULL);
 	h = &held[nr_held++];
-	*h = (struct held) { .request = ~0U };
+	*h = (struct held) { .dev = dev, .request = ~0U };
 	h->reply.magic = htobe32(NBD_REPLY_MAGIC);
 	memcpy(h->reply.handle, rq.handle, sizeof(rq.handle));
 	if (type == NBD_CMD_READ) {
@@ -170,14 +172,14 @@ static void take_request(void)
 		static u8 buf[4 * MIB];
 		int bad = fail_region;
 
-		read_all(buf, (size_t)nr * SECTOR);
+		read_all(dev, buf, (size_t)nr * SECTOR);
 		if (bad >= 0 && sector < (bad + 1) * REGION && sector + nr > bad * REGION) {
 			h->reply.error = htobe32(EIO);
 			return;
 		}
 		memcpy(content + (size_t)sector * SECTOR, buf, (size_t)nr * SECTOR);
 		if (recording) {
-			h->request = new_request(WRITE, be32toh(rq.type) & NBD_CMD_FLAG_FUA,
+			h->request = new_request(WRITE, dev, be32toh(rq.type) & NBD_CMD_FLAG_FUA,
 						 sector, nr);
 			requests[h->request].data = malloc((size_t)nr * SECTOR);
 			memcpy(requests[h->request].data, buf, (size_t)nr * SECTOR);
@@ -185,7 +187,7 @@ static void take_request(void)
 		}
 	} else if (type == NBD_CMD_FLUSH) {
 		if (recording) {
-			h->request = new_request(FLUSH, false, 0, 0);
+			h->request = new_request(FLUSH, dev, false, 0, 0);
 			record(ARRIVED, h->request);
 		}
 	} else {
@@ -195,14 +197,19 @@ static void take_request(void)
 
 static void *serve(void *arg)
 {
-	struct pollfd fd = { .fd = server_fd, .events = POLLIN };
+	struct pollfd fds[4];
 
+	for (unsigned int i = 0; i < 4; i++)
+		fds[i] = (struct pollfd) { .fd = server_fd[i], .events = POLLIN };
 	for (;;) {
-		/* While something is held, look only sometimes whether there is more. */
-		if (nr_held < 60 && poll(&fd, 1, nr_held ? 0 : -1) > 0)
-			take_request();
-		else if (nr_held)
+		/* What is held is answered when there is no more. */
+		if (nr_held < 50 && poll(fds, 4, nr_held ? 0 : -1) > 0) {
+			for (unsigned int i = 0; i < 4; i++)
+				if (fds[i].revents & POLLIN)
+					take_request(i);
+		} else if (nr_held) {
 			answer(recording ? pick(&server_seed, nr_held) : 0);
+		}
 		while (recording && nr_held > 8)
 			answer(pick(&server_seed, nr_held));
 	}
@@ -211,28 +218,35 @@ static void *serve(void *arg)
 
 static void *nbd_do_it(void *arg)
 {
-	ioctl(nbd_fd, NBD_DO_IT);
+	ioctl(*(int *)arg, NBD_DO_IT);
 	return arg;
 }
 
 static void start_server(void)
 {
 	pthread_t thread;
-	int fds[2];
 
 	content = big_alloc(BYTES);
-	need(!system("modprobe nbd nbds_max=1 max_part=0"), "nbd");
-	nbd_fd = open("/dev/nbd0", O_RDWR);
-	need(nbd_fd >= 0, "/dev/nbd0");
-	need(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds), "socketpair");
-	server_fd = fds[1];
-	need(!ioctl(nbd_fd, NBD_SET_BLKSIZE, 512UL) &&
-	     !ioctl(nbd_fd, NBD_SET_SIZE_BLOCKS, (unsigned long)ALL) &&
-	     !ioctl(nbd_fd, NBD_SET_FLAGS, (unsigned long)(NBD_FLAG_HAS_FLAGS |
-		    NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA)) &&
-	     !ioctl(nbd_fd, NBD_SET_SOCK, (unsigned long)fds[0]), "nbd is set up");
+	need(!system("modprobe nbd nbds_max=4 max_part=0"), "nbd");
+	for (unsigned int i = 0; i < 4; i++) {
+		unsigned long sectors = i < 3 ? PART : META_SECTORS;
+		char path[16];
+		int fds[2];
+
+		snprintf(path, sizeof(path), "/dev/nbd%u", i);
+		nbd_fd[i] = open(path, O_RDWR);
+		need(nbd_fd[i] >= 0, "%s", path);
+		need(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds), "socketpair");
+		server_fd[i] = fds[1];
+		need(!ioctl(nbd_fd[i], NBD_SET_BLKSIZE, 512UL) &&
+		     !ioctl(nbd_fd[i], NBD_SET_SIZE_BLOCKS, sectors) &&
+		     !ioctl(nbd_fd[i], NBD_SET_FLAGS, (unsigned long)(NBD_FLAG_HAS_FLAGS |
+			    NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA)) &&
+		     !ioctl(nbd_fd[i], NBD_SET_SOCK, (unsigned long)fds[0]), "nbd is set up");
+	}
 	need(!pthread_create(&thread, NULL, serve, NULL), "a thread");
-	need(!pthread_create(&thread, NULL, nbd_do_it, NULL), "a thread");
+	for (unsigned int i = 0; i < 4; i++)
+		need(!pthread_create(&thread, NULL, nbd_do_it, &nbd_fd[i]), "a thread");
 	usleep(200000);
 }
 
@@ -301,7 +315,7 @@ static void make_parts(void)
 {
 	for (unsigned int i = 0; i < 4; i++) {
 		errno = dm_make(part_name[i], i < 3 ? SECTORS : META_SECTORS, "linear",
-				"/dev/nbd0 %u", i * PART);
+				"/dev/nbd%u 0", i);
 		need(!errno, "%s", part_name[i]);
 	}
 }
@@ -361,7 +375,7 @@ static void write_some(bool view, unsigned int most)
 	struct io_req req[MAX_BATCH] = { 0 };
 	unsigned int nr = 1 + pick(&seed, most), i, j;
 	unsigned int first = pick(&seed, SECTORS), span = pick(&seed, 3) ? 200 : SECTORS;
-	struct io_batch *batch;
+	struct io_batch *batch[2];
 	u64 tag[MAX_BATCH];
 	u32 from;
 
@@ -393,8 +407,15 @@ retry:
 				.tag = tag[i],
 			};
 		}
-	batch = io_start(view ? view_fd : ingest_fd, req, nr);
-	io_wait(batch);
+	/* Those of the second half may find what the first have begun. */
+	j = nr / 2;
+	batch[0] = io_start(view ? view_fd : ingest_fd, req, nr - j);
+	if (j) {
+		usleep(pick(&seed, 4) * 500);
+		batch[1] = io_start(view ? view_fd : ingest_fd, req + nr - j, j);
+		io_wait(batch[1]);
+	}
+	io_wait(batch[0]);
 	for (i = 0; i < nr; i++) {
 		u32 sector = req[i].offset / SECTOR, len = req[i].len / SECTOR;
 
@@ -524,6 +545,16 @@ static void resume_chain(void)
 		memcpy(view_tag, states[nr_states - 1]->image, sizeof(view_tag));
 		memset(in_active, 0, sizeof(in_active));
 	}
+	check_live();
+}
+
+/* Hidden and active change places, which gets a new chain; the maps are empty. */
+static void reload(unsigned int hidden, unsigned int active)
+{
+	errno = dm_reload_one(VIEW, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(part_name[0]), dm_path(part_name[hidden]),
+			      dm_path(part_name[active]), dm_path(part_name[3]), REGION);
+	need(!errno, "reload");
 }
 
 static void fail_over(bool bad)
@@ -564,6 +595,7 @@ static void fail_over(bool bad)
 	use_view(pick(&seed, 6));
 	message("job speed 0");
 	need(wait_for((bool (*)(void *))is_stage, "done", 60), "the merge ends");
+	check_live();
 	use_view(pick(&seed, 4));
 }
 
@@ -589,9 +621,14 @@ static void workload(void)
 			resume_chain();
 		if (!pick(&seed, 8))
 			check_live();
-		if (!pick(&seed, 12)) {
+		if (!pick(&seed, 9)) {
 			stop_chain();
 			use_view(pick(&seed, 3));
+			if (pick(&seed, 2)) {
+				reload(2, 1);
+				use_view(pick(&seed, 3));
+				reload(1, 2);
+			}
 			start_chain();
 		}
 	}
@@ -659,7 +696,8 @@ static void advance(u32 e)
 		for (i = 0; i < nr_pending; i++) {
 			struct request *w = &requests[pending[i]];
 
-			if (w->answered_at && w->answered_at < q->answered_at)
+			if (w->dev == q->dev && w->answered_at &&
+			    w->answered_at < q->answered_at)
 				make_durable(pending[i]);
 		}
 	}
@@ -808,6 +846,8 @@ static bool boundary(u32 e)
 
 static u64 nr_bad, nr_tried, most_events, nr_boundaries;
 
+static double begin;
+
 static void explore(u64 points)
 {
 	u32 total = nr_events, e, n = 0;
@@ -832,15 +872,15 @@ static void explore(u64 points)
 	for (e = 0; e < total; e++) {
 		advance(e);
 		weight += boundary(e) ? 10 : 1;
-		while (weight > next) {
+		while (weight > next && nr_bad < 5) {
 			next += step;
 			nr_tried++;
 			if (!try_point(e + 1))
 				nr_bad++;
 			progress();
-			if (nr_tried % 100 == 0)
+			if (nr_tried % 500 == 0)
 				note("%llu points, %llu bad; %.0f s", (unsigned long long)nr_tried,
-				     (unsigned long long)nr_bad, now());
+				     (unsigned long long)nr_bad, now() - begin);
 		}
 	}
 	free(durable);
@@ -878,17 +918,18 @@ static void round_of(u64 this, u64 points)
 static void tear_down(void)
 {
 	dm_remove_all();
-	if (nbd_fd > 0) {
-		ioctl(nbd_fd, NBD_DISCONNECT);
-		close(nbd_fd);
-	}
+	for (unsigned int i = 0; i < 4; i++)
+		if (nbd_fd[i] > 0) {
+			ioctl(nbd_fd[i], NBD_DISCONNECT);
+			close(nbd_fd[i]);
+		}
 }
 
 int main(int argc, char **argv)
 {
 	u64 points = 200, first = 1, each = 100, round;
-	double begin = now();
 
+	begin = now();
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--points"))
 			points = strtoull(argv[i + 1], NULL, 0);

@@ -17,6 +17,7 @@
 #include "shim.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <time.h>
 #include <ucontext.h>
@@ -377,6 +378,7 @@ static int disk_write(int dev, unsigned int s, unsigned int nr, const u32 *v, bo
 	bool crash = crash_due(), bad = !crash && chance(weather.write[dev]);
 	unsigned int i, part = crash || bad ? rnd(3) * 500 : 1000;
 
+	trace("%u to %u of %s: %u...", s, s + nr, dev_names[dev], v[0]);
 	for (i = 0; i < nr; i++)
 		if (part == 1000 || chance(part))
 			disk_put(&disks[dev], s + i, v[i], fua && (!bad || rnd(2)));
@@ -968,6 +970,7 @@ static void cbw_logged(struct repl_log_entry *entry, int error, unsigned int dev
 	struct op *op = container_of(entry, struct op, log);
 
 	(void)dev;
+	trace("slots %u to %u are%s recorded", op->begin, op->end, error ? " not" : "");
 	set(&hidden_map, op->begin, op->end,
 	    error ? REPL_REGION_NONE : REPL_REGION_PRESERVED);
 	if (error)
@@ -992,6 +995,7 @@ static bool cbw_step(struct op *op)
 			return true;
 		}
 		set(&hidden_map, op->begin, op->end, REPL_REGION_REDIRECT);
+		trace("slots %u to %u are copied to hidden", op->begin, op->end);
 	} else if (op->phase == 1) {
 		op->log = (struct repl_log_entry) {
 			.kind = REPL_LOG_REGIONS, .begin = first_region + op->begin,
@@ -1650,13 +1654,21 @@ static void check_activated(const struct repl_meta_state *state)
 	if (!found) {
 		unsigned int s = differs(closest);
 
-		fail("activated in stage %u, checkpoint %llu: sector %u of the view is %u, not %u%s",
-		     state->stage, (unsigned long long)state->checkpoint, s, view_peek(s),
+		fail("activated in stage %u, checkpoint %llu: sector %u of the view, in %s, is %u, not %u%s",
+		     state->stage, (unsigned long long)state->checkpoint, s,
+		     dev_names[where(s / SPR)], view_peek(s),
 		     closest->image[s], closest->later ? " or later" : "");
 	}
 	if (last_end == END_CLEAN && found->later)
 		check_view("after a clean end");
 
+	/*
+	 * A start was ambiguous, the view went on in stage done, and now it is
+	 * a checkpoint after all. The module does not flush what was written
+	 * since; here it is, or another crash could change that checkpoint.
+	 */
+	if (c.stage == RUNNING && found->later)
+		disk_flush_all(&disks[SEC]);
 	if (found != &acked)
 		acked = *found;
 	nr_maybe = 0;
@@ -1973,8 +1985,16 @@ static void new_world(u64 seed)
 	crash_in = 1 + rnd(300);
 }
 
+static void hangs(int sig)
+{
+	(void)sig;
+	fail("no end");
+}
+
 static void world(u64 seed, u64 steps)
 {
+	signal(SIGALRM, hangs);
+	alarm(30);
 	new_world(seed);
 	if (setjmp(crash_jmp)) {
 		after_crash();
@@ -1991,6 +2011,28 @@ static void world(u64 seed, u64 steps)
 	}
 	crash_in = 0;
 	total_steps += world_step;
+}
+
+/* Compaction fails, and the log fills up with errors: a failover takes place. */
+static void reserve(void)
+{
+	new_world(1);
+	crash_in = 0;
+	if (!activate())
+		fail("no world");
+	do_start();
+	weather.super = weather.area = 1000;
+	for (unsigned int i = 0; i < 300; i++) {
+		repl_log_set_errors(&store->log, i & 1);
+		while (fibers_step())
+			;
+	}
+	drain();
+	do_failover();
+	if (c.stage != FAILOVER)
+		fail("no block is kept back for a change of state");
+	repl_store_destroy(store);
+	forget_memory();
 }
 
 static double now(void)
@@ -2022,6 +2064,8 @@ int main(int argc, char **argv)
 	}
 	meta = calloc(1, sizeof(*meta));
 	first = seed;
+	if (!verbose)
+		reserve();
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
 		world(seed, steps);
 	if (shim_warnings)
