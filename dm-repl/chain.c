@@ -470,6 +470,14 @@ static int chain_store_flush(void *context, unsigned int devs)
 	return r;
 }
 
+/* Ops that copy now, and those that wait for the log already. */
+static unsigned int chain_store_coming(void *context)
+{
+	struct repl_chain *chain = context;
+
+	return READ_ONCE(chain->ops.nr);
+}
+
 static bool chain_store_bits(void *context, bool active, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
@@ -519,6 +527,7 @@ static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
 
 static const struct repl_store_ops chain_store_ops = {
 	.flush = chain_store_flush,
+	.coming = chain_store_coming,
 	.bits = chain_store_bits,
 	.apply = chain_store_apply,
 };

@@ -15,6 +15,8 @@
 /* Extents of entries in a batch: the rest is for notes and a change. */
 #define BATCH_EXTENTS \
 	((REPL_LOG_BATCH - 1) * REPL_LOG_EXTENTS - REPL_LOG_NOTES)
+/* So many ops are a batch, whatever else may come. */
+#define LOG_GATHER	10
 /* Notes that nobody waits for are written when there are so many. */
 #define NOTES_KICK	(REPL_LOG_NOTES / 4)
 
@@ -143,6 +145,18 @@ void repl_log_set_errors(struct repl_log *log, u32 errors)
 	log_kick(log);
 }
 
+/*
+ * Only regions wait, few of them, and others are being copied: one of those
+ * starts the batch, or the tick, if a copy takes its time.
+ */
+static bool log_gathers(const struct repl_log *log)
+{
+	return log->io->coming && !log->overdue && !log->nr_others &&
+	       log->nr_regions && log->nr_regions < LOG_GATHER &&
+	       log->nr_regions + log->nr_written <
+	       log->io->coming(log->io);
+}
+
 /**
  * repl_log_add() - make something durable
  * @log: log
@@ -153,11 +167,20 @@ void repl_log_set_errors(struct repl_log *log, u32 errors)
 void repl_log_add(struct repl_log *log, struct repl_log_entry *entry)
 {
 	unsigned long flags;
+	bool gather;
 
 	spin_lock_irqsave(&log->lock, flags);
 	list_add_tail(&entry->list, &log->entries);
+	if (entry->kind == REPL_LOG_REGIONS)
+		log->nr_regions++;
+	else
+		log->nr_others++;
+	gather = log_gathers(log);
 	spin_unlock_irqrestore(&log->lock, flags);
-	log_kick(log);
+	if (gather)
+		queue_delayed_work(log->wq, &log->gather_work, 1);
+	else
+		log_kick(log);
 }
 
 /*
@@ -350,6 +373,8 @@ static u64 log_room(const struct repl_log *log, bool change)
 static void take_all(struct repl_log *log, struct list_head *entries)
 {
 	list_splice_tail_init(&log->entries, entries);
+	log->nr_regions = 0;
+	log->nr_others = 0;
 }
 
 /*
@@ -366,6 +391,7 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 	unsigned int kept;
 
 	*error = 0;
+	log->overdue = false;
 	memset(batch, 0, sizeof(*batch));
 	INIT_LIST_HEAD(&batch->entries);
 
@@ -389,6 +415,12 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 		}
 		batch->extents = extents;
 		list_move_tail(&entry->list, &batch->entries);
+		if (entry->kind == REPL_LOG_REGIONS) {
+			log->nr_regions--;
+			log->nr_written++;
+		} else {
+			log->nr_others--;
+		}
 		whole |= entry->kind != REPL_LOG_REGIONS;
 		if (change) {
 			batch->change = entry;
@@ -641,6 +673,7 @@ static void log_finish(struct repl_log *log, struct log_batch *batch, int error)
 	}
 
 	spin_lock_irqsave(&log->lock, flags);
+	log->nr_written = 0;
 	if (error && (batch->notes || batch->dropped))
 		log->lost = true;
 	if (batch->notes) {
@@ -686,8 +719,33 @@ static void log_commit_work(struct work_struct *work)
 {
 	struct repl_log *log = container_of(work, struct repl_log, commit_work);
 
-	while (!READ_ONCE(log->stopping) && repl_log_commit(log))
+	while (!READ_ONCE(log->stopping)) {
+		unsigned long flags;
+		bool gather;
+
+		spin_lock_irqsave(&log->lock, flags);
+		gather = log_gathers(log);
+		spin_unlock_irqrestore(&log->lock, flags);
+		if (gather) {
+			queue_delayed_work(log->wq, &log->gather_work, 1);
+			break;
+		}
+		if (!repl_log_commit(log))
+			break;
 		cond_resched();
+	}
+}
+
+static void log_gather_work(struct work_struct *work)
+{
+	struct repl_log *log = container_of(to_delayed_work(work),
+					    struct repl_log, gather_work);
+	unsigned long flags;
+
+	spin_lock_irqsave(&log->lock, flags);
+	log->overdue = true;
+	spin_unlock_irqrestore(&log->lock, flags);
+	log_kick(log);
 }
 
 static void log_compact_work(struct work_struct *work)
@@ -791,6 +849,7 @@ int repl_log_init(struct repl_log *log, struct repl_log_io *io,
 	INIT_LIST_HEAD(&log->entries);
 	INIT_WORK(&log->commit_work, log_commit_work);
 	INIT_WORK(&log->compact_work, log_compact_work);
+	INIT_DELAYED_WORK(&log->gather_work, log_gather_work);
 	log->notes = kvzalloc(sizeof(*log->notes), GFP_KERNEL);
 	log->spare = kvzalloc(sizeof(*log->spare), GFP_KERNEL);
 	log->buffer = vmalloc(2 * REPL_LOG_BATCH * REPL_BLOCK_SIZE);
@@ -812,6 +871,7 @@ void repl_log_stop(struct repl_log *log)
 {
 	WRITE_ONCE(log->stopping, true);
 	cancel_work_sync(&log->compact_work);
+	cancel_delayed_work_sync(&log->gather_work);
 	cancel_work_sync(&log->commit_work);
 }
 

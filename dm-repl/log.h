@@ -15,8 +15,10 @@
  *   a block of its own, and the last of its batch: a batch that was written in
  *   part changes nothing but regions.
  *
- * Group commit: one batch is being written while the next one gathers. Before
- * a batch is written, the devices that its records speak of are flushed.
+ * Group commit: one batch is being written while the next one gathers. It is
+ * written when some ops have come, or all that are on their way, or after a
+ * tick; at once if anything else waits. Before a batch is written, the devices
+ * that its records speak of are flushed.
  *
  * The log is a ring. When it is half full it is compacted: either to the last
  * block that emptied the maps, or by writing the maps to the bitmap area that
@@ -68,6 +70,8 @@ enum repl_log_dev {
  * @write: write a superblock or bitmap block; durable after @sync
  * @sync: what was written by @write is durable on return
  * @flush: flush caches of devices, bits of enum repl_log_dev
+ * @coming: how many regions are being copied or wait for the log, about; any
+ *	context; may be NULL
  * @bits: the durable states of @nr regions of a map from @begin on, as bits
  *	that were all 0; returns whether there is one
  */
@@ -79,6 +83,7 @@ struct repl_log_io {
 	int (*write)(struct repl_log_io *io, u64 block, const void *data);
 	int (*sync)(struct repl_log_io *io);
 	int (*flush)(struct repl_log_io *io, unsigned int devs);
+	unsigned int (*coming)(struct repl_log_io *io);
 	bool (*bits)(struct repl_log_io *io, bool active, u64 begin,
 		     unsigned int nr, u8 *bits);
 };
@@ -128,10 +133,15 @@ struct repl_log {
 	struct workqueue_struct *wq;
 	struct work_struct commit_work;
 	struct work_struct compact_work;
+	struct delayed_work gather_work;
 	bool stopping;
 
 	spinlock_t lock;		/* to the next gap */
 	struct list_head entries;
+	unsigned int nr_regions;	/* of them, that are regions */
+	unsigned int nr_others;		/* of them */
+	unsigned int nr_written;	/* regions in the batch under way */
+	bool overdue;			/* what has gathered is to be written */
 	struct repl_log_notes *notes;	/* to be written next */
 	struct repl_log_notes *spare;	/* NULL: being written */
 	bool lost;			/* notes were dropped */

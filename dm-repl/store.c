@@ -94,6 +94,13 @@ static int store_flush(struct repl_log_io *io, unsigned int devs)
 	return r;
 }
 
+static unsigned int store_coming(struct repl_log_io *io)
+{
+	struct repl_store *store = io_store(io);
+
+	return store->ops->coming(store->context);
+}
+
 static bool store_bits(struct repl_log_io *io, bool active, u64 begin,
 		       unsigned int nr, u8 *bits)
 {
@@ -193,7 +200,8 @@ struct repl_store *repl_store_create(struct block_device *bdev, u64 sectors,
 	store->io = (struct repl_log_io) {
 		.append = store_append, .reread = store_reread,
 		.write = store_write, .sync = store_sync,
-		.flush = store_flush, .bits = store_bits,
+		.flush = store_flush, .coming = store_coming,
+		.bits = store_bits,
 	};
 	store->reader = (struct repl_reader) {
 		.read = store_read, .apply = store_apply,

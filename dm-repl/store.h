@@ -17,11 +17,13 @@
 /**
  * struct repl_store_ops - what a store needs of its chain
  * @flush: as repl_log_io.flush, but for the metadata device
+ * @coming: as repl_log_io.coming
  * @bits: as repl_log_io.bits
  * @apply: as repl_reader.apply
  */
 struct repl_store_ops {
 	int (*flush)(void *context, unsigned int devs);
+	unsigned int (*coming)(void *context);
 	bool (*bits)(void *context, bool active, u64 begin, unsigned int nr,
 		     u8 *bits);
 	int (*apply)(void *context, enum repl_apply what, u64 begin, u64 end);

@@ -97,6 +97,11 @@ static inline void list_splice_tail_init(struct list_head *from, struct list_hea
 #define destroy_workqueue(q) sim_free(q)
 void queue_work(struct workqueue_struct *wq, struct work_struct *work);
 void cancel_work_sync(struct work_struct *work);
+/* A tick may be over before, or long after, anything else. */
+#define INIT_DELAYED_WORK(w, f)	INIT_WORK(&(w)->work, f)
+#define queue_delayed_work(wq, w, ticks) queue_work(wq, &(w)->work)
+#define cancel_delayed_work_sync(w) cancel_work_sync(&(w)->work)
+#define to_delayed_work(w)	container_of(w, struct delayed_work, work)
 
 struct completion {
 	bool done;

@@ -123,7 +123,8 @@ struct fiber {
 	bool running;
 };
 
-static struct fiber fibers[2];
+#define NFIBERS 3			/* commit, compact, gather */
+static struct fiber fibers[NFIBERS];
 static struct fiber *current;		/* NULL: main */
 static ucontext_t main_ctx;
 static bool crashed;
@@ -202,20 +203,23 @@ static bool fiber_can_run(const struct fiber *f)
 /* Some work goes on to its next I/O. False: there is none. */
 static bool fibers_step(void)
 {
-	struct fiber *f = &fibers[rnd(2)];
+	unsigned int first = rnd(NFIBERS);
 
-	if (!fiber_can_run(f))
-		f = &fibers[f == &fibers[0]];
-	if (!fiber_can_run(f))
-		return false;
-	fiber_run(f);
-	return true;
+	for (unsigned int i = 0; i < NFIBERS; i++) {
+		struct fiber *f = &fibers[(first + i) % NFIBERS];
+
+		if (fiber_can_run(f)) {
+			fiber_run(f);
+			return true;
+		}
+	}
+	return false;
 }
 
 void queue_work(struct workqueue_struct *wq, struct work_struct *work)
 {
 	(void)wq;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < NFIBERS; i++) {
 		if (!fibers[i].work)
 			fibers[i].work = work;
 		if (fibers[i].work == work) {
@@ -223,12 +227,12 @@ void queue_work(struct workqueue_struct *wq, struct work_struct *work)
 			return;
 		}
 	}
-	fail("a third work");
+	fail("one work more");
 }
 
 void cancel_work_sync(struct work_struct *work)
 {
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < NFIBERS; i++) {
 		struct fiber *f = &fibers[i];
 
 		if (f->work != work)
@@ -1578,7 +1582,14 @@ static int chain_apply(void *context, enum repl_apply what, u64 begin, u64 end)
 	return 0;
 }
 
+/* Now and then more is said to come than does. */
+static unsigned int chain_coming(void *context)
+{
+	return rnd(12);
+}
+
 static const struct repl_store_ops store_ops = {
+	.coming = chain_coming,
 	.flush = chain_flush, .bits = chain_bits, .apply = chain_apply,
 };
 
@@ -1589,7 +1600,7 @@ static void forget_memory(void)
 			free(allocs[i]);
 			allocs[i] = NULL;
 		}
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < NFIBERS; i++)
 		fiber_reset(&fibers[i]);
 	store = NULL;
 	memset(ops, 0, sizeof(ops));

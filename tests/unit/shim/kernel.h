@@ -250,6 +250,9 @@ struct work_struct {
 	void (*func)(struct work_struct *work);
 	bool pending;
 };
+struct delayed_work {
+	struct work_struct work;
+};
 
 /* slabs and pools */
 struct kmem_cache {
