@@ -297,6 +297,24 @@ static int compact_area(struct repl_log *log)
 	return log->io->sync(log->io);
 }
 
+/*
+ * The old superblock is good until the new one is. One that may have been
+ * written is written again, not another one: the next would go where the old
+ * one is.
+ */
+static int compact_super(struct repl_log *log)
+{
+	struct repl_log_io *io = log->io;
+	int r;
+
+	repl_super_encode(&log->new, log->block);
+	r = io->write(io, log->new.generation & 1, log->block);
+	if (!r)
+		r = io->sync(io);
+	log->super_pending = r;
+	return r;
+}
+
 /**
  * repl_log_compact() - free the part of the log that is not needed
  * @log: log, for which compaction was begun
@@ -314,17 +332,12 @@ void repl_log_compact(struct repl_log *log)
 	/* A region that is in neither map any more has been merged. */
 	if (!r)
 		r = io->flush(io, REPL_LOG_DEV_SECONDARY | REPL_LOG_DEV_ACTIVE);
-	if (!r) {
-		/*
-		 * The old superblock is good until the new one is. One that
-		 * may have been written is written again, not another one: the
-		 * next would go where the old one is.
-		 */
-		repl_super_encode(&log->new, log->block);
-		r = io->write(io, log->new.generation & 1, log->block);
-		if (!r)
-			r = io->sync(io);
-		log->super_pending = r;
+	if (!r)
+		r = compact_super(log);
+	/* The old one knows nothing of notes that were lost. */
+	if (!r && log->compacting_lost) {
+		log->new.generation++;
+		r = compact_super(log);
 	}
 
 	spin_lock_irqsave(&log->lock, flags);
