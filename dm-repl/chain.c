@@ -789,7 +789,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 		return r;
 	}
 	chain->loaded = true;
-	DMINFO("%s: stage %s, checkpoint %llu, %llu regions in hidden, %llu in active; read in %lld ms",
+	DMINFO("%s: stage %s, checkpoint %llu, %llu in hidden, %llu in active; read in %lld ms",
 	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
 	       (u64)atomic64_read(&chain->nr_hidden),
 	       (u64)atomic64_read(&chain->nr_active),

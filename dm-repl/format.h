@@ -107,8 +107,8 @@ enum repl_extent_op {
 
 /* An extent: begin << 24 | (length - 1) << 2 | op, in regions. */
 #define REPL_EXTENT_BEGIN_SHIFT	24
-#define REPL_EXTENT_MAX		(1U << 22)	/* regions */
-#define REPL_MAX_REGIONS	(1ULL << 40)
+#define REPL_EXTENT_MAX		0x400000U	/* regions */
+#define REPL_MAX_REGIONS	0x10000000000ULL
 
 #define REPL_LOG_EXTENTS	500	/* in a block */
 #define REPL_LOG_BATCH		16	/* blocks written together, at most */

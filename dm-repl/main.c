@@ -55,11 +55,11 @@ int repl_get_device(struct dm_target *ti, const char *path, enum repl_dev which,
 	}
 
 	block = bdev_logical_block_size((*dev)->bdev) >> SECTOR_SHIFT;
-	if (which == REPL_DEV_METADATA) {
-		if (block <= REPL_BLOCK_SECTORS)
-			return 0;
+	if (which == REPL_DEV_METADATA && block <= REPL_BLOCK_SECTORS)
+		return 0;
+	if (which == REPL_DEV_METADATA)
 		ti->error = "Metadata device has blocks of more than 4 KiB";
-	} else if (bdev_nr_sectors((*dev)->bdev) < ti->len)
+	else if (bdev_nr_sectors((*dev)->bdev) < ti->len)
 		ti->error = (char *)dev_short[which];
 	else if (ti->len & (block - 1))
 		ti->error = (char *)dev_unaligned[which];

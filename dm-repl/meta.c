@@ -9,20 +9,17 @@
 #include <linux/string.h>
 #include <asm/byteorder.h>
 #else
-#include <endian.h>
 #include "crc32c.h"
-#define cpu_to_le16(x)	htole16(x)
-#define cpu_to_le32(x)	htole32(x)
-#define cpu_to_le64(x)	htole64(x)
-#define le16_to_cpu(x)	le16toh(x)
-#define le32_to_cpu(x)	le32toh(x)
-#define le64_to_cpu(x)	le64toh(x)
-#define is_power_of_2(x) ((x) && !((x) & ((x) - 1)))
 #endif
 
 #include "meta.h"
 
 #ifndef __KERNEL__
+static bool is_power_of_2(u64 x)
+{
+	return x && !(x & (x - 1));
+}
+
 static u64 div64_u64_rem(u64 dividend, u64 divisor, u64 *rem)
 {
 	*rem = dividend % divisor;

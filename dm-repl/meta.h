@@ -11,14 +11,7 @@
 #ifdef __KERNEL__
 #include <linux/kernel.h>
 #else
-#include <errno.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
+#include "user.h"
 #endif
 
 #include "format.h"
