@@ -183,6 +183,8 @@ def main_plan(short, repl):
     if repl:
         phases.append({"phase": "switch", "checkpoint": switch,
                        "failover": switch, "metadata_ns": SLOW_NS})
+        phases.append({"phase": "activation", "metadata_ns": FAST_NS,
+                       "shapes": [[16 * 1024, 128], [1024, 8]]})
         phases.append({"phase": "memory", "gib": [1, 1024]})
     return {"repl": repl, "phases": phases}
 

@@ -298,6 +298,11 @@ def build_rows(res):
         rows.append(Row("failover to writable view%s, the slowest" % name, 10,
                         max(worst) / 1e6 if worst else None, at_most=True,
                         unit="ms", group=group))
+    for gib, region in ((16 * 1024, 128), (1024, 8)):
+        ns = res.time("activation", gib=gib, region=region)
+        rows.append(Row("activation, %d TiB, %d KiB regions, bitmaps and log as "
+                        "bad as can be" % (gib / 1024, region / 2), 2,
+                        ns and ns / 1e9, at_most=True, unit="s", group=group))
     for shape, region, name in (("whole", 8, "merge, all regions, 4 KiB"),
                                 ("whole", 128, "merge, all regions, 64 KiB"),
                                 ("scattered", 8,
