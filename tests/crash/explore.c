@@ -570,7 +570,9 @@ static void fail_over(bool bad)
 			n++;
 		}
 	}
-	message(pick(&seed, 2) ? "job speed 400" : "job speed 0");
+	if (pick(&seed, 2))
+		write_some(true, 6);	/* not flushed */
+	message(pick(&seed, 3) ? "job speed 200" : "job speed 0");
 	fail_region = region;
 	transition("failover", "failover", checkpoint, true, view_tag);
 	counting = true;
@@ -589,10 +591,11 @@ static void fail_over(bool bad)
 			message("retry");
 		}
 	}
-	use_view(pick(&seed, 6));
-	if (!pick(&seed, 3))
-		resume_chain();
-	use_view(pick(&seed, 6));
+	for (int i = 0; i < 3; i++) {
+		use_view(pick(&seed, 4));
+		if (pick(&seed, 2))
+			resume_chain();
+	}
 	message("job speed 0");
 	need(wait_for((bool (*)(void *))is_stage, "done", 60), "the merge ends");
 	check_live();
@@ -844,6 +847,18 @@ static bool boundary(u32 e)
 	return q->type == FLUSH || q->fua;
 }
 
+/* Boundaries count most, and what comes soon after a failover. */
+static unsigned int weight_of(u32 e)
+{
+	unsigned int w = boundary(e) ? 10 : 1;
+
+	for (unsigned int i = 0; i < nr_states; i++)
+		if (!strcmp(states[i]->stage, "failover") && e >= states[i]->from &&
+		    e < states[i]->from + 100)
+			w *= 4;
+	return w;
+}
+
 static u64 nr_bad, nr_tried, most_events, nr_boundaries;
 
 static double begin;
@@ -853,12 +868,12 @@ static void explore(u64 points)
 	u32 total = nr_events, e, n = 0;
 	u64 weight = 0, step, next = 0;
 
-	for (e = 0; e < total; e++)
+	for (e = 0; e < total; e++) {
 		n += boundary(e);
+		weight += weight_of(e);
+	}
 	nr_boundaries += n;
 	most_events += total;
-	/* Each boundary counts as ten other events. */
-	weight = 10ULL * n + (total - n);
 	step = max(weight / points, 1);
 	durable = calloc(1, BYTES);
 	for (u32 s = 0; s < SECTORS; s++)
@@ -871,7 +886,7 @@ static void explore(u64 points)
 	next = pick(&seed, step);
 	for (e = 0; e < total; e++) {
 		advance(e);
-		weight += boundary(e) ? 10 : 1;
+		weight += weight_of(e);
 		while (weight > next && nr_bad < 5) {
 			next += step;
 			nr_tried++;
