@@ -7,7 +7,8 @@
  * thread here: it keeps the content in memory and records each request as it
  * arrives and as it is answered, in one order over all devices.
  * (dm-log-writes records a write only with the next flush: one that overtakes
- * the record that should come before it cannot be seen.)
+ * the record that should come before it cannot be seen. And on one device a
+ * flush of hidden would be a flush of active too.)
  *
  * Then for many moments: what had been answered, and flushed or written with
  * FUA, is there, and a random part of the rest; the server serves that, the
