@@ -577,6 +577,9 @@ static void fail_over(bool bad)
 	fail_region = region;
 	transition("failover", "failover", checkpoint, true, view_tag);
 	counting = true;
+	/* Then only the view merges, and removals find notes that wait. */
+	if (region < 0 && pick(&seed, 2))
+		dm_message_text(VIEW, "job pause");
 	if (region >= 0) {
 		need(wait_for((bool (*)(void *))is_stage, "failover-failed", 30),
 		     "the merge fails");
@@ -598,6 +601,7 @@ static void fail_over(bool bad)
 			resume_chain();
 	}
 	message("job speed 0");
+	dm_message_text(VIEW, "job resume");	/* if it is paused */
 	need(wait_for((bool (*)(void *))is_stage, "done", 60), "the merge ends");
 	check_live();
 	use_view(pick(&seed, 4));
