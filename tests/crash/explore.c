@@ -7,7 +7,8 @@
  * thread here: it keeps the content in memory and records each request as it
  * arrives and as it is answered, in one order over all devices.
  * (dm-log-writes records a write only with the next flush: one that overtakes
- * the record that should come before it cannot be seen.)
+ * the record that should come before it cannot be seen. And on one device a
+ * flush of hidden would be a flush of active too.)
  *
  * Then for many moments: what had been answered, and flushed or written with
  * FUA, is there, and a random part of the rest; the server serves that, the
@@ -570,10 +571,15 @@ static void fail_over(bool bad)
 			n++;
 		}
 	}
-	message(pick(&seed, 2) ? "job speed 400" : "job speed 0");
+	if (pick(&seed, 2))
+		write_some(true, 6);	/* not flushed */
+	message(pick(&seed, 3) ? "job speed 200" : "job speed 0");
 	fail_region = region;
 	transition("failover", "failover", checkpoint, true, view_tag);
 	counting = true;
+	/* Then only the view merges, and removals find notes that wait. */
+	if (region < 0 && pick(&seed, 2))
+		dm_message_text(VIEW, "job pause");
 	if (region >= 0) {
 		need(wait_for((bool (*)(void *))is_stage, "failover-failed", 30),
 		     "the merge fails");
@@ -589,11 +595,13 @@ static void fail_over(bool bad)
 			message("retry");
 		}
 	}
-	use_view(pick(&seed, 6));
-	if (!pick(&seed, 3))
-		resume_chain();
-	use_view(pick(&seed, 6));
+	for (int i = 0; i < 3; i++) {
+		use_view(pick(&seed, 4));
+		if (pick(&seed, 2))
+			resume_chain();
+	}
 	message("job speed 0");
+	dm_message_text(VIEW, "job resume");	/* if it is paused */
 	need(wait_for((bool (*)(void *))is_stage, "done", 60), "the merge ends");
 	check_live();
 	use_view(pick(&seed, 4));
@@ -844,6 +852,18 @@ static bool boundary(u32 e)
 	return q->type == FLUSH || q->fua;
 }
 
+/* Boundaries count most, and what comes soon after a failover. */
+static unsigned int weight_of(u32 e)
+{
+	unsigned int w = boundary(e) ? 10 : 1;
+
+	for (unsigned int i = 0; i < nr_states; i++)
+		if (!strcmp(states[i]->stage, "failover") && e >= states[i]->from &&
+		    e < states[i]->from + 100)
+			w *= 4;
+	return w;
+}
+
 static u64 nr_bad, nr_tried, most_events, nr_boundaries;
 
 static double begin;
@@ -853,12 +873,12 @@ static void explore(u64 points)
 	u32 total = nr_events, e, n = 0;
 	u64 weight = 0, step, next = 0;
 
-	for (e = 0; e < total; e++)
+	for (e = 0; e < total; e++) {
 		n += boundary(e);
+		weight += weight_of(e);
+	}
 	nr_boundaries += n;
 	most_events += total;
-	/* Each boundary counts as ten other events. */
-	weight = 10ULL * n + (total - n);
 	step = max(weight / points, 1);
 	durable = calloc(1, BYTES);
 	for (u32 s = 0; s < SECTORS; s++)
@@ -871,7 +891,7 @@ static void explore(u64 points)
 	next = pick(&seed, step);
 	for (e = 0; e < total; e++) {
 		advance(e);
-		weight += boundary(e) ? 10 : 1;
+		weight += weight_of(e);
 		while (weight > next && nr_bad < 5) {
 			next += step;
 			nr_tried++;
