@@ -780,6 +780,14 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
 		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 
+	/*
+	 * What this secondary holds is gone on from, as it was found: what is
+	 * in its cache must not be lost later.
+	 */
+	r = blkdev_issue_flush(chain->secondary);
+	if (r)
+		repl_chain_latch(chain, REPL_ERR_FLUSH, r, 0);
+
 	/* Blocks that an earlier life has left behind end here. */
 	chain_get_state(chain, &state);
 	repl_log_set_errors(&chain->store->log, chain->errors);
@@ -824,12 +832,17 @@ void repl_chain_loaded(struct repl_chain *chain)
  */
 void repl_chain_sync(struct repl_chain *chain)
 {
+	struct repl_log *log;
 	int r;
 
-	if (!chain->loaded || !repl_log_noted(&chain->store->log) ||
-	    chain->stage == REPL_STAGE_RUNNING)
+	if (!chain->loaded)
 		return;
-	r = repl_log_sync(&chain->store->log);
+	log = &chain->store->log;
+	/* What the view of a running chain wrote ends with it. */
+	if (READ_ONCE(chain->errors) == READ_ONCE(log->state.errors) &&
+	    (chain->stage == REPL_STAGE_RUNNING || !repl_log_noted(log)))
+		return;
+	r = repl_log_sync(log);
 	if (r)
 		repl_chain_latch(chain, REPL_ERR_METADATA, r, 0);
 }

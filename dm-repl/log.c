@@ -298,6 +298,21 @@ static int compact_area(struct repl_log *log)
 }
 
 /*
+ * In a failover a region that is in neither map any more has been merged, and
+ * one that is in active may have been written there since. A merge begins when
+ * the state says so; if it does not yet, the bitmaps know of none.
+ */
+static int compact_flush(struct repl_log *log)
+{
+	smp_rmb();	/* the maps, then the state */
+	if (log->new.area == REPL_NO_AREA ||
+	    READ_ONCE(log->state.stage) != REPL_DISK_FAILOVER)
+		return 0;
+	return log->io->flush(log->io, REPL_LOG_DEV_SECONDARY |
+			      REPL_LOG_DEV_ACTIVE);
+}
+
+/*
  * The old superblock is good until the new one is. One that may have been
  * written is written again, not another one: the next would go where the old
  * one is.
@@ -323,15 +338,13 @@ static int compact_super(struct repl_log *log)
  */
 void repl_log_compact(struct repl_log *log)
 {
-	struct repl_log_io *io = log->io;
 	unsigned long flags;
 	int r = 0;
 
 	if (!log->super_pending && log->new.area != REPL_NO_AREA)
 		r = compact_area(log);
-	/* A region that is in neither map any more has been merged. */
 	if (!r)
-		r = io->flush(io, REPL_LOG_DEV_SECONDARY | REPL_LOG_DEV_ACTIVE);
+		r = compact_flush(log);
 	if (!r)
 		r = compact_super(log);
 	/* The old one knows nothing of notes that were lost. */
@@ -646,8 +659,12 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 			return r;
 	}
 
-	state = log_seal(log, batch);
 	batch->failed = REPL_LOG_DEV_META;
+	/* The tail would be overwritten: log_take() has looked. */
+	if (WARN_ON_ONCE(log->next + log->nr_blocks - log->meta.tail >
+			 log->meta.layout.log_blocks))
+		return -ENOSPC;
+	state = log_seal(log, batch);
 	r = log_place(log, log->buffer, log->io->append);
 	if (r && (batch->change || log->ambiguous))
 		r = log_settle(log, r);

@@ -707,7 +707,7 @@ static void random_messages(unsigned int rounds)
 	/* Of the seed that is always run; another may be out of luck. */
 	if (!default_seed)
 		return;
-	for (unsigned int i = 0; i < COUNT(stages); i++)
+	for (unsigned int i = 1; i < COUNT(stages); i++)
 		ok(met[i], "stage %s was met", stages[i]);
 	ok(prepared && refusing, "so were a prepared checkpoint and errors that refuse one");
 }
@@ -758,6 +758,13 @@ static void many_messages(unsigned int rounds)
 {
 	section("random messages");
 	set_make(&set, "bad", SECTORS, REGION, brd(0), brd(1), brd(2));
+	/* Begins in the stage that it would meet only if a merge is slow enough. */
+	need(!dm_message(set.view, "start") &&
+	     !io_fill(set.ingest_fd, 5 * REGION * SECTOR, REGION * SECTOR, 0x11), "a write");
+	leg_fail(set.secondary, 5 * REGION, REGION, LEG_WRITES);
+	need(!dm_message(set.view, "failover") && wait_stage(set.view, "failover-failed"),
+	     "stage failover-failed");
+	settle();
 	sent = taken = wrong = 0;
 	random_messages(rounds);
 	ok(!wrong, "%u random messages, of which %u were taken: each with the errno it must",
