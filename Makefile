@@ -26,7 +26,7 @@ export PREFIX
 
 .PHONY: all module tools links sparse checkpatch install uninstall clean help \
 	setup check check-debug check-replctl check-unit check-vm compat dkms-check demo \
-	bench bench-short shellcheck crash mutants
+	bench bench-short shellcheck crash crash-short mutants mutants-sim
 
 all: module tools
 
@@ -121,10 +121,13 @@ crash:
 	tests/vm/run --timeout 14400 -- sh -c 'modprobe dm-repl && \
 		build/tests/explore --points $(POINTS) --seed $(SEED)'
 
+crash-short: POINTS = 1000
+crash-short: crash
+
 # The module, broken in one place after the other: crash has to find it.
-mutants:
+mutants mutants-sim:
 	@tests/vm/setup 6.1 >/dev/null
-	tests/crash/mutants
+	tests/crash/mutants $(if $(filter mutants-sim,$@),sim)
 
 shellcheck:
 	shellcheck -x $$(grep -lE '^#!/bin/(ba)?sh' $$(git ls-files) 2>/dev/null)
