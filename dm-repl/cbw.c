@@ -38,6 +38,8 @@ static void cbw_start(struct repl_region_op *op)
 	struct repl_chain *chain = op->chain;
 
 	trace_repl_cbw_start(chain, op->begin, op->end);
+	if (!op->job)
+		atomic_inc(&chain->nr_preserving);
 	repl_chain_copy(op, chain->secondary, chain->hidden, cbw_copied);
 }
 
@@ -255,7 +257,17 @@ void repl_cbw_dispatch(struct repl_chain *chain, struct bio **bios,
 		cbw_submit(chain, bio);
 }
 
-/* The op is over: its bios go on, each as far as the map lets it. */
+/* The op is over, well or badly: nobody finds it any more. */
+static void cbw_remove(struct repl_region_op *op, struct bio_list *waiters)
+{
+	struct repl_chain *chain = op->chain;
+
+	if (!op->job)
+		atomic_dec(&chain->nr_preserving);
+	repl_region_op_remove(&chain->ops, op, waiters);
+}
+
+/* Its bios go on, each as far as the map lets it. */
 static void cbw_end(struct repl_region_op *op, struct bio_list *go)
 {
 	struct repl_chain *chain = op->chain;
@@ -263,7 +275,7 @@ static void cbw_end(struct repl_region_op *op, struct bio_list *go)
 	struct bio_list waiters = BIO_EMPTY_LIST;
 	struct bio *bio;
 
-	repl_region_op_remove(&chain->ops, op, &waiters);
+	cbw_remove(op, &waiters);
 	while ((bio = bio_list_pop(&waiters))) {
 		if (!repl_io(bio)->view &&
 		    repl_map_all(&chain->hidden_map, repl_bio_begin(chain, bio),
@@ -310,7 +322,7 @@ static void cbw_not_logged(struct repl_region_op *op, unsigned int dev)
 	trace_repl_cbw_done(chain, op->begin, op->end, -EIO);
 	atomic64_sub(repl_map_set(&chain->hidden_map, op->begin, op->end,
 				  REPL_REGION_NONE), &chain->nr_hidden);
-	repl_region_op_remove(&chain->ops, op, &waiters);
+	cbw_remove(op, &waiters);
 	while ((bio = bio_list_pop(&waiters))) {
 		if (repl_io(bio)->view) {
 			bio_list_add(&again, bio);
@@ -361,7 +373,7 @@ static void cbw_failed(struct repl_region_op *op, bool reading)
 	struct bio *bio;
 
 	trace_repl_cbw_done(chain, op->begin, op->end, -EIO);
-	repl_region_op_remove(&chain->ops, op, &waiters);
+	cbw_remove(op, &waiters);
 	while ((bio = bio_list_pop(&waiters))) {
 		if (!single || repl_io(bio)->view) {
 			repl_io(bio)->solo = true;

@@ -470,12 +470,12 @@ static int chain_store_flush(void *context, unsigned int devs)
 	return r;
 }
 
-/* Ops that copy now, and those that wait for the log already. */
+/* Those that copy now, and those that wait for the log already. */
 static unsigned int chain_store_coming(void *context)
 {
 	struct repl_chain *chain = context;
 
-	return READ_ONCE(chain->ops.nr);
+	return atomic_read(&chain->nr_preserving);
 }
 
 static bool chain_store_bits(void *context, bool active, u64 begin,

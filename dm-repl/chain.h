@@ -131,6 +131,7 @@ struct repl_chain {
 	spinlock_t grace_lock;		/* grace_pending */
 	struct list_head grace_pending;	/* copied, wait for a grace period */
 	struct list_head grace_current;	/* worker's: the one under way */
+	atomic_t nr_preserving;		/* ops that a bio waits for */
 	atomic64_t nr_hidden;		/* regions present in the maps */
 	atomic64_t nr_active;
 
