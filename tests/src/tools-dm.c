@@ -201,11 +201,34 @@ static void suspending(const char *table)
 	stage_is(REPL_STAGE_RUNNING);
 }
 
+static uint64_t checkpoint_now(void)
+{
+	struct repl_status status;
+	char line[1024];
+
+	need(!dm_status(VIEW, line, sizeof(line), &error) &&
+	     !status_parse(line, &status, &error), "a status");
+	return status.secondary.checkpoint;
+}
+
+/* An event of what came before may still be on its way: not every one is ours. */
+static int wait_for_checkpoint(uint32_t nr, uint64_t id)
+{
+	do {
+		uint32_t was = nr;
+
+		if (dm_wait_event(VIEW, &nr, NULL) || nr == was)
+			return 1;
+	} while (checkpoint_now() != id);
+	return 0;
+}
+
 /* In a child, as it is meant. */
 static void events(void)
 {
 	struct repl_dm_info info;
 	int status = -1;
+	uint64_t before = checkpoint_now();
 	uint32_t nr;
 	pid_t pid;
 
@@ -217,8 +240,7 @@ static void events(void)
 	pid = fork();
 	need(pid >= 0, "a child");
 	if (!pid)
-		_exit(dm_wait_event(VIEW, &nr, NULL) || nr == info.event_nr);
-	usleep(200000);
+		_exit(wait_for_checkpoint(nr, before + 1));
 	ok(waitpid(pid, &status, WNOHANG) == 0, "the child waits");
 	good(dm_message(VIEW, "checkpoint", NULL, 0, &error), "a checkpoint");
 	ok(waitpid(pid, &status, 0) == pid && !status, "wakes it, with another number");
