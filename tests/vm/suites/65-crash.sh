@@ -6,5 +6,5 @@
 # REPL_POINTS=n moments, REPL_SEED=N.
 . "$(dirname "$0")/../../lib/suite.sh"
 suite_program explore --points "${REPL_POINTS:-200}" --seed "${REPL_SEED:-1}"
-[ ! -d /sys/module/nbd ] || rmmod nbd
+! grep -q '^nbd ' /proc/modules || rmmod nbd
 suite_end
