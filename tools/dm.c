@@ -213,7 +213,7 @@ static int must_exist(const char *name, struct dm_info *info, struct repl_error 
 
 /*
  * A task for a device of ours and no other: it is named by its uuid. If there is none
- * that ends with ENXIO, and not_ours() has the words.
+ * that ends with ENXIO (but a status, see there), and not_ours() has the words.
  */
 static int task_ours(struct task *task, int type, const char *name,
 		     struct repl_error *error)
@@ -529,12 +529,16 @@ int dm_message(const char *name, const char *message, char *answer, size_t size,
 int dm_status(const char *name, char *line, size_t size, struct repl_error *error)
 {
 	struct first_target first;
+	struct dm_info info;
 	struct task task;
 	int err;
 
 	if (task_ours(&task, DM_DEVICE_STATUS, name, error))
 		return -1;
 	err = task_run(&task);
+	/* Here the library takes it for a success that there is none. */
+	if (!err && (!dm_task_get_info(task.dmt, &info) || !info.exists))
+		err = ENXIO;
 	if (err) {
 		task_end(&task);
 		return err == ENXIO ? not_ours(name, error) :
