@@ -211,6 +211,46 @@ static int must_exist(const char *name, struct dm_info *info, struct repl_error 
 	return r > 0 ? 0 : r < 0 ? -1 : absent(name, error);
 }
 
+/*
+ * A task for a device of ours and no other: it is named by its uuid. If there is none
+ * that ends with ENXIO (but a status, see there), and not_ours() has the words.
+ */
+static int task_ours(struct task *task, int type, const char *name,
+		     struct repl_error *error)
+{
+	char uuid[DM_NAME_MAX + 1];
+
+	if (check_name(name, error) || task_make(task, type, "", error))
+		return -1;
+	task->name = name;
+	snprintf(uuid, sizeof(uuid), DM_UUID_OURS "%s", name);
+	if (dm_task_set_uuid(task->dmt, uuid))
+		return 0;
+	task_end(task);
+	return no_memory(name, error);
+}
+
+static int not_ours(const char *name, struct repl_error *error)
+{
+	struct dm_info info;
+
+	return must_exist(name, &info, error) ?: absent(name, error);
+}
+
+/* For what is done to a device of ours. */
+static int run_ours(struct task *task, const char *what, const char *hint,
+		    struct repl_error *error)
+{
+	int err = task_run(task);
+
+	if (err == ENXIO)
+		not_ours(task->name, error);
+	else if (err)
+		failed(task->name, what, err, hint, error);
+	task_end(task);
+	return err ? -1 : 0;
+}
+
 int dm_exists(const char *name, struct repl_error *error)
 {
 	struct dm_info info;
@@ -244,19 +284,6 @@ static int resume(const char *name, struct repl_error *error)
 	    task_add_cookie(&task, error))
 		return -1;
 	return run_simple(&task, "resume it", "dmesg has the reason", error);
-}
-
-static int suspend(const char *name, unsigned int flags, struct repl_error *error)
-{
-	struct task task;
-
-	if (task_make(&task, DM_DEVICE_SUSPEND, name, error))
-		return -1;
-	if (!(flags & DM_FREEZE_FS))
-		dm_task_skip_lockfs(task.dmt);
-	if (flags & DM_NOFLUSH)
-		dm_task_no_flush(task.dmt);
-	return run_simple(&task, "suspend it", NULL, error);
 }
 
 static int drop_inactive_table(const char *name)
@@ -337,7 +364,7 @@ int dm_reload(const char *name, uint64_t sectors, const char *target,
 	if (must_exist(name, &info, error) ||
 	    table_load(name, sectors, target, params, error))
 		return -1;
-	if (suspend(name, 0, error))
+	if (dm_suspend(name, 0, error))
 		return drop_inactive_table(name);
 	if (!resume(name, error))
 		return 0;
@@ -358,16 +385,24 @@ int dm_remove(const char *name, struct repl_error *error)
 
 int dm_suspend(const char *name, unsigned int flags, struct repl_error *error)
 {
-	struct dm_info info;
+	struct task task;
 
-	return must_exist(name, &info, error) ?: suspend(name, flags, error);
+	if (task_ours(&task, DM_DEVICE_SUSPEND, name, error))
+		return -1;
+	if (!(flags & DM_FREEZE_FS))
+		dm_task_skip_lockfs(task.dmt);
+	if (flags & DM_NOFLUSH)
+		dm_task_no_flush(task.dmt);
+	return run_ours(&task, "suspend it", NULL, error);
 }
 
+/* Without a cookie: no node changes, so there is nothing to wait for udev for. */
 int dm_resume(const char *name, struct repl_error *error)
 {
-	struct dm_info info;
+	struct task task;
 
-	return must_exist(name, &info, error) ?: resume(name, error);
+	return task_ours(&task, DM_DEVICE_RESUME, name, error) ?:
+	       run_ours(&task, "resume it", "dmesg has the reason", error);
 }
 
 /*
@@ -406,18 +441,15 @@ int dm_info(const char *name, struct repl_dm_info *out, struct repl_error *error
 	struct first_target first;
 	struct dm_info info;
 	struct task task;
-	int err, r;
+	int err;
 
 	memset(out, 0, sizeof(*out));
-	r = look(name, &info, error);
-	if (r <= 0)
-		return r;
-	if (task_make(&task, DM_DEVICE_TABLE, name, error))
+	if (task_ours(&task, DM_DEVICE_TABLE, name, error))
 		return -1;
 	err = task_run(&task);
-	if (err == ENXIO) {		/* gone meanwhile */
+	if (err == ENXIO) {
 		task_end(&task);
-		return 0;
+		return look(name, &info, error) < 0 ? -1 : 0;
 	}
 	if (err || !dm_task_get_info(task.dmt, &info)) {
 		failed(name, "read its table", err ?: EIO, NULL, error);
@@ -460,8 +492,7 @@ static int message_failed(const char *name, const char *message, int err,
 		why = "this version of the module cannot do it";
 		break;
 	case ENXIO:
-		absent(name, error);
-		return -1;
+		return not_ours(name, error);
 	default:
 		why = "dmesg may have the reason";
 	}
@@ -475,14 +506,12 @@ int dm_message(const char *name, const char *message, char *answer, size_t size,
 	       struct repl_error *error)
 {
 	const char *response;
-	struct dm_info info;
 	struct task task;
 	int err;
 
 	if (answer && size)
 		answer[0] = 0;
-	if (must_exist(name, &info, error) ||
-	    task_make(&task, DM_DEVICE_TARGET_MSG, name, error))
+	if (task_ours(&task, DM_DEVICE_TARGET_MSG, name, error))
 		return -1;
 	if (!dm_task_set_sector(task.dmt, 0) || !dm_task_set_message(task.dmt, message)) {
 		task_end(&task);
@@ -504,13 +533,15 @@ int dm_status(const char *name, char *line, size_t size, struct repl_error *erro
 	struct task task;
 	int err;
 
-	if (must_exist(name, &info, error) ||
-	    task_make(&task, DM_DEVICE_STATUS, name, error))
+	if (task_ours(&task, DM_DEVICE_STATUS, name, error))
 		return -1;
 	err = task_run(&task);
+	/* Here the library takes it for a success that there is none. */
+	if (!err && (!dm_task_get_info(task.dmt, &info) || !info.exists))
+		err = ENXIO;
 	if (err) {
 		task_end(&task);
-		return err == ENXIO ? absent(name, error) :
+		return err == ENXIO ? not_ours(name, error) :
 				      failed(name, "read its status", err, NULL, error);
 	}
 	task_targets(task.dmt, &first);

@@ -473,16 +473,20 @@ static int one_resume(const struct repl_resource *resource, unsigned int i,
 static int peer_path(const char *name, char *path, size_t size, struct repl_error *error)
 {
 	struct repl_dm_info info;
-	char peer[64], link[96], real[PATH_MAX];
+	char peer[64], link[96], real[256];
+	ssize_t n;
 
 	if (dm_info(name, &info, error))
 		return -1;
 	if (sscanf(info.table, "%*s %63s", peer) != 1 || !strcmp(peer, "-"))
 		return error_set(error, REPL_EXIT_FAILED, "%s has no peer", name);
 	snprintf(link, sizeof(link), "/sys/dev/block/%s", peer);
-	if (!realpath(link, real))
+	n = readlink(link, real, sizeof(real) - 1);
+	if (n < 0)
 		return error_set(error, REPL_EXIT_FAILED, "%s: %s", link, strerror(errno));
-	if (snprintf(path, size, "/dev/%s", strrchr(real, '/') + 1) >= (int)size)
+	real[n] = 0;
+	if (!strchr(real, '/') ||
+	    snprintf(path, size, "/dev/%s", strrchr(real, '/') + 1) >= (int)size)
 		return error_set(error, REPL_EXIT_FAILED, "%s: a peer of that name?", name);
 	return 0;
 }

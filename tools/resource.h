@@ -9,7 +9,7 @@
  * The device that a workload uses has the same name on either host.
  *
  * These functions block, some of them for as long as the slowest disk takes. The
- * daemon calls them in children. Each is safe to repeat: what is done already is
+ * daemon calls them in a worker. Each is safe to repeat: what is done already is
  * done. They return 0, or -1 with the error of the first volume that failed.
  */
 #ifndef REPLCTL_RESOURCE_H

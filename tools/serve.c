@@ -53,7 +53,7 @@ struct daemon {
 	struct seat *seats;
 	struct ports *ports;
 	struct repl_control *control;
-	sd_event_source *timer;
+	sd_event_source *timer, *dm_source;
 	int dm_fd;
 	bool stopping;
 };
@@ -558,7 +558,11 @@ static int begin_loop(struct daemon *d, struct repl_error *error)
 		r = sd_event_set_watchdog(d->event, true);
 	d->dm_fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
 	if (r >= 0 && d->dm_fd >= 0 && !dm_arm(d))
-		r = sd_event_add_io(d->event, NULL, d->dm_fd, EPOLLIN, on_dm_event, d);
+		r = sd_event_add_io(d->event, &d->dm_source, d->dm_fd, EPOLLIN, on_dm_event,
+				    d);
+	/* Each checkpoint has some of these events: what waits for it comes first. */
+	if (r >= 0 && d->dm_source)
+		r = sd_event_source_set_priority(d->dm_source, SD_EVENT_PRIORITY_IDLE);
 	if (r < 0)
 		return error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r));
 	d->ports = ports_new(d->event, find_session, d);
@@ -621,6 +625,7 @@ int serve(char *const names[], unsigned int nr, struct repl_error *error)
 	while (d->seats)
 		seat_free(d->seats);
 	ports_free(d->ports);
+	sd_event_source_unref(d->dm_source);
 	if (d->dm_fd >= 0)
 		close(d->dm_fd);
 	sd_event_source_unref(d->timer);

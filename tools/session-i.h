@@ -65,6 +65,7 @@ struct session {
 	uint32_t state_crc;
 
 	/* session-op.c */
+	struct repl_worker *worker;
 	char *release;			/* the hook that belongs to the last hold, or NULL */
 	uint64_t held;			/* us: since when */
 
@@ -95,6 +96,7 @@ void session_failed(struct session *s, const char *why);
 void session_hook_env(struct session *s, char resource[80], char id[48], char *env[3]);
 
 /* session-op.c */
+struct repl_worker *op_worker(struct session *s);
 void op_start(struct session *s, enum pair_action_type type, uint64_t id);
 
 /* session-state.c */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Session: what takes time in the kernel, in children, and hold and release. */
+/* Session: what takes time in the kernel, in its worker, and hold and release. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,12 +12,13 @@ struct op {
 	unsigned int tries;
 };
 
-static int op_run(void *arg, struct repl_error *error)
+/* In the worker. */
+static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *error)
 {
-	struct op *op = arg;
-	const struct repl_resource *resource = &op->s->resource;
+	const struct session *s = arg;
+	const struct repl_resource *resource = &s->resource;
 
-	switch (op->type) {
+	switch (what) {
 	case PAIR_HOLD:
 		return resource_hold(resource, error);
 	case PAIR_FLUSH:
@@ -27,9 +28,9 @@ static int op_run(void *arg, struct repl_error *error)
 	case PAIR_RELEASE:
 		return resource_release(resource, error);
 	case PAIR_PREPARE:
-		return resource_prepare(resource, op->id, error);
+		return resource_prepare(resource, id, error);
 	case PAIR_COMMIT:
-		return resource_commit(resource, op->id, error);
+		return resource_commit(resource, id, error);
 	case PAIR_ABORT:
 		return resource_abort(resource, error);
 	case PAIR_FAILOVER:
@@ -37,6 +38,17 @@ static int op_run(void *arg, struct repl_error *error)
 	default:
 		return error_set(error, REPL_EXIT_FAILED, "no such operation");
 	}
+}
+
+/**
+ * op_worker() - what does the operations of a session
+ * @s: session that has its lock
+ *
+ * Return: worker, or NULL without memory.
+ */
+struct repl_worker *op_worker(struct session *s)
+{
+	return worker_new(s->event, op_run, s, s->lock);
 }
 
 static void op_go(struct op *op);
@@ -131,7 +143,7 @@ static void op_go(struct op *op)
 	r = hook ? work_hook(s->event, op->type == PAIR_HOLD ? "the hold hook" :
 			     "the release hook", hook, env, -1, -1,
 			     s->config->checkpoint_timeout, op_ended, op, NULL, &error) :
-		   work_call(s->event, op_run, op, s->lock, op_ended, op, &error);
+		   worker_call(s->worker, op->type, op->id, op_ended, op, &error);
 	if (r) {
 		say(s, 3, "%s", error.text);
 		op_after(op, 100000);	/* for want of memory or processes */

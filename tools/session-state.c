@@ -201,29 +201,36 @@ static void state_failed(struct session *s, const char *why)
 }
 
 /**
- * state_begin() - a state is about to come; a file without a name, where there is room
+ * state_begin() - a state is about to come
  * @s: session
  */
 void state_begin(struct session *s)
 {
-	const char *dir = getenv("REPLCTL_STATE_DIR");
-	char path[256];
-
-	dir = dir ? dir : "/var/tmp";
 	state_drop(s);
 	s->state_size = 0;
 	s->state_crc = 0;
 	s->state_bad = false;
+}
+
+/* Its place: a file without a name, where there is room. An empty state has none. */
+static bool state_file(struct session *s)
+{
+	const char *dir = getenv("REPLCTL_STATE_DIR");
+	char path[256];
+
+	if (s->state_fd >= 0)
+		return true;
+	dir = dir ? dir : "/var/tmp";
 	s->state_fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (s->state_fd >= 0)
-		return;
+		return true;
 	/* Not every file system has that. */
 	snprintf(path, sizeof(path), "%s/dm-repl.XXXXXX", dir);
 	s->state_fd = mkostemp(path, O_CLOEXEC);
 	if (s->state_fd < 0)
-		state_failed(s, "there is no place for the state");
-	else
-		unlink(path);
+		return false;
+	unlink(path);
+	return true;
 }
 
 /**
@@ -239,6 +246,10 @@ void state_add(struct session *s, const void *data, size_t size)
 	s->state_size += size;
 	if (s->state_size > s->config->max_state) {
 		state_failed(s, "the state is larger than max_state");
+		return;
+	}
+	if (!state_file(s)) {
+		state_failed(s, "there is no place for the state");
 		return;
 	}
 	if (write(s->state_fd, data, size) != (ssize_t)size) {
@@ -290,7 +301,8 @@ void load_start(struct session *s)
 		return;
 	}
 	session_hook_env(s, resource, id, env);
-	lseek(s->state_fd, 0, SEEK_SET);
+	if (s->state_fd >= 0)
+		lseek(s->state_fd, 0, SEEK_SET);
 	if (work_hook(s->event, "the load hook", s->config->load, env, s->state_fd, -1,
 		      s->config->checkpoint_timeout, load_ended, s, &s->work, &error))
 		load_ended(false, &error, s);

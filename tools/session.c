@@ -311,6 +311,7 @@ int session_reload(struct session *s, struct repl_config *fresh,
 		if (plaintext == fresh->plaintext)
 			take_keys(s, keys, nr);
 		reload_take(s->config, fresh);
+		worker_renew(s->worker);
 		new_interval(s, interval);
 		sd_event_source_set_time_relative(s->tick, 0);
 	}
@@ -334,6 +335,9 @@ static int begin(struct session *s, struct repl_error *error)
 		r = resource_kernel(&s->resource, &s->first, error);
 	if (r)
 		return r;
+	s->worker = op_worker(s);
+	if (!s->worker)
+		return error_set(error, REPL_EXIT_FAILED, "out of memory");
 	s->release = s->config->release ? strdup(s->config->release) : NULL;
 	if (s->config->release && !s->release)
 		return error_set(error, REPL_EXIT_FAILED, "out of memory");
@@ -430,7 +434,8 @@ void session_free(struct session *s)
 	key_wipe(s->keys[1]);
 	sd_event_source_disable_unref(s->tick);
 	sd_event_source_disable_unref(s->left);
-	/* Closing is enough, but for a child that shares it: that is its purpose. */
+	worker_free(s->worker);
+	/* Closing is enough, but for a worker that is busy: that is its purpose. */
 	if (s->lock >= 0)
 		close(s->lock);
 	free(s->release);

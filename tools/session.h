@@ -2,8 +2,8 @@
 /*
  * Session: one resource, as the daemon serves it. It carries out what pair.c says and
  * finds the events that pair.c wants to hear of: frames and the end of the connection
- * (conn.h), the ends of children (work.h), timers, requests (control.h). Nothing in it
- * blocks, and nothing in it knows of other resources: those are serve.c's.
+ * (conn.h), the ends of operations and hooks (work.h), timers, requests (control.h).
+ * Nothing in it blocks, and nothing in it knows of other resources: those are serve.c's.
  *
  *	session_new() --- session_start() --- session_leave() --- left() --- session_free()
  *
@@ -12,8 +12,8 @@
  *
  * All state that matters is the kernel's. A daemon that is killed leaves two things to
  * the next: the journal (journal.h) and the lock, a file of the resource's that its
- * children share. No session begins before it has that lock, and none looks at the
- * kernel's state before that: what a child was doing there must have ended. It also
+ * worker shares. No session begins before it has that lock, and none looks at the
+ * kernel's state before that: what a worker was doing there must have ended. It also
  * keeps two daemons, or a daemon and 'replctl down', from one resource.
  */
 #ifndef REPLCTL_SESSION_H

@@ -47,7 +47,7 @@ static const char * const hosts[] = { "alpha", "beta" };
  */
 
 static struct fake {
-	bool up, held, attached, over;
+	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
 } (*fakes)[RESOURCES];
 
@@ -103,6 +103,8 @@ int __wrap_resource_release(const struct repl_resource *resource, struct repl_er
 
 int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error)
 {
+	while (fake_of(resource)->stuck)
+		usleep(10000);
 	return 0;
 }
 
@@ -453,6 +455,77 @@ static void killed(void **state)
 	connected("r1");
 	checkpoint(ALPHA, "r0");
 	checkpoint(BETA, "r1");
+}
+
+/* The first child of a daemon; without hooks there is but the worker. */
+static pid_t worker_of(unsigned int host)
+{
+	char path[64];
+	int pid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", daemons[host],
+		 daemons[host]);
+	f = fopen(path, "re");
+	assert_non_null(f);
+	if (fscanf(f, "%d", &pid) != 1)
+		pid = 0;
+	fclose(f);
+	return pid;
+}
+
+/* It lasts. One that dies fails its operation, if it has one, and another follows. */
+static void worker(void **state)
+{
+	pid_t first, asks;
+	int status;
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	assert_int_equal(worker_of(ALPHA), 0);
+	checkpoint(ALPHA, "r0");
+	first = worker_of(ALPHA);
+	assert_true(first > 0);
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(worker_of(ALPHA), first);
+
+	kill(first, SIGKILL);
+	run_until(worker_of(ALPHA) != first);
+	checkpoint(ALPHA, "r0");
+	first = worker_of(ALPHA);
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	checkpoint(ALPHA, "r0");
+	assert_true(worker_of(ALPHA) != first);
+
+	fakes[ALPHA][0].stuck = true;
+	fflush(NULL);
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) &&
+		      strstr(error.text, "an operation was killed by signal 9") ? 0 : 1);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"flushing\""));
+	kill(worker_of(ALPHA), SIGKILL);
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	assert_int_equal(status, 0);
+	fakes[ALPHA][0].stuck = false;
+	checkpoint(ALPHA, "r0");
+	assert_false(fakes[ALPHA][0].held);
+
+	/* With the daemon it dies, also in the middle. */
+	fakes[ALPHA][0].stuck = true;
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 0 : 1);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"flushing\""));
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_false(fakes[ALPHA][0].held);
+	fakes[ALPHA][0].stuck = false;
+	checkpoint(ALPHA, "r0");
 }
 
 /* What is wrong with one is said, is nothing to the other, and can be put right. */
@@ -914,7 +987,8 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(trouble), test(strangers), test(wrong_name),
+		test(two_resources), test(asked_by_secondary), test(killed), test(worker),
+		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
 	};
