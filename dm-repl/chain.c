@@ -755,8 +755,11 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 		chain->job.speed = old->job.speed;
 		repl_chain_inherit(chain, old);
 	}
-	if (!chain->store)
+	/* Before ingest finds it: the fence must have no gap. */
+	if (!chain->store) {
+		chain_set_ingest(chain);
 		return 0;
+	}
 
 	chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 	chain_empty_map(&chain->active_map, &chain->nr_active);
@@ -797,6 +800,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 		return r;
 	}
 	chain->loaded = true;
+	chain_set_ingest(chain);
 	DMINFO("%s: stage %s, checkpoint %llu, %llu in hidden, %llu in active; read in %lld ms",
 	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
 	       (u64)atomic64_read(&chain->nr_hidden),
@@ -813,7 +817,6 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
  */
 void repl_chain_loaded(struct repl_chain *chain)
 {
-	chain_set_ingest(chain);
 	if (chain->stage != REPL_STAGE_FAILOVER)
 		return;
 	chain->merge_total = atomic64_read(&chain->nr_hidden) +

@@ -444,6 +444,13 @@ static void reloads(enum where w)
 		repl_status(VIEW, &st);
 		ok(!err && st.region_size == REGION * 2, "and resume it");
 		still(w, "another region size");
+		/* Each makes a new chain; the fence must have no gap between them. */
+		for (unsigned int i = 0; i < 40 && !err; i++) {
+			err = load_view(i % 2 ? REGION * 2 : REGION);
+			err |= dm_suspend(VIEW, 0);
+			err |= dm_resume(VIEW);
+		}
+		ok_errno(err, 0, "to and fro");
 		err = load_view(REGION);
 		err |= dm_suspend(VIEW, 0);
 		err |= dm_resume(VIEW);
