@@ -166,6 +166,48 @@ struct up {
 	bool in_sync, dry_run;
 };
 
+/* May it begin anew? None does before all of them may. */
+static int may_start(const struct repl_resource *resource, unsigned int i,
+		     const char *view, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	struct repl_dm_info info;
+
+	if (dm_info(view, &info, error))
+		return -1;
+	if (!info.exists)
+		return 0;
+	if (status_of(view, REPL_SECONDARY, &status, error))
+		return -1;
+	if (status.stage == REPL_STAGE_FAILOVER ||
+	    status.stage == REPL_STAGE_FAILOVER_FAILED)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s has failed over and is merging: it cannot be a secondary before that is done",
+				 view);
+	if (status.stage == REPL_STAGE_DONE && info.open_count)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is in use: it cannot be a secondary again before that ends",
+				 view);
+	return 0;
+}
+
+/*
+ * What the disk has is the first checkpoint, the operator says. A volume that has failed
+ * over or was stopped begins anew: its metadata outlives the device, and with it the
+ * stage and the fence of its earlier life.
+ */
+static int secondary_start(const char *view, bool dry_run, struct repl_error *error)
+{
+	struct repl_status status = { .stage = REPL_STAGE_NONE };
+
+	if (!dry_run && status_of(view, REPL_SECONDARY, &status, error))
+		return -1;
+	if (status.stage != REPL_STAGE_NONE && status.stage != REPL_STAGE_DONE)
+		return 0;
+	step(dry_run, "start %s: what the disk has now is the first checkpoint", view);
+	return dry_run ? 0 : dm_message(view, "start", NULL, 0, error);
+}
+
 static int secondary_up(const struct repl_resource *resource, unsigned int i,
 			const char *view, void *arg, struct repl_error *error)
 {
@@ -173,7 +215,6 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 	const struct repl_volume *volume = &resource->config->volume[i];
 	const struct repl_volume_on *on = &volume->on[resource->here];
 	char ingest[128], params[1024];
-	struct repl_status status;
 	uint64_t sectors;
 	int there;
 
@@ -199,16 +240,8 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 		if (!dry_run && dm_create(ingest, sectors, "repl-ingest", on->disk, error))
 			return -1;
 	}
-	if (in_sync) {
-		if (!dry_run && status_of(view, REPL_SECONDARY, &status, error))
-			return -1;
-		if (dry_run || status.stage == REPL_STAGE_NONE) {
-			step(dry_run, "start %s: what the disk has now is the first checkpoint",
-			     view);
-			if (!dry_run && dm_message(view, "start", NULL, 0, error))
-				return -1;
-		}
-	}
+	if (in_sync && secondary_start(view, dry_run, error))
+		return -1;
 	if (dataleg_external(resource, i))
 		step(dry_run, "leave the export of %s to others: the primary has import", ingest);
 	else
@@ -323,6 +356,9 @@ int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run
 	struct up up = { .in_sync = in_sync, .dry_run = dry_run };
 
 	if (!dry_run && dm_module(error))
+		return -1;
+	if (in_sync && resource_role(resource) == PAIR_SECONDARY &&
+	    each(resource, false, may_start, NULL, error))
 		return -1;
 	/* All of them: one that cannot forward must not keep another from working. */
 	return each(resource, true, resource_role(resource) == PAIR_PRIMARY ?
