@@ -387,6 +387,9 @@ static int push_finish(struct repl_job *job)
 	if (!repl_bits_count(&push->window->missed))
 		return 0;
 	job->cursor = 0;
+	/* Or it has gone before the job began to wait. */
+	if (repl_window_is_clear(push->window))
+		repl_job_poke(job);
 	return -EAGAIN;
 }
 
