@@ -17,8 +17,16 @@
  * the job; a write that fails is an error of the peer, and the job ends since
  * there is nobody to push to.
  *
+ * What is in the way of a claim leaves, and then the window wakes its waiters:
+ * the job is one of them while it has nothing else to do.
+ *
  * A peer that hangs holds up the pieces that it has: their claims, their pages,
- * and whoever holds the job. Its timeout is the window's.
+ * and whoever holds or cancels the job (killably): call that with no lock that
+ * a detach needs. Its timeout is the window's.
+ *
+ * The workload comes first. While it writes, few pieces are in flight; while
+ * the window is more than half full one, with a pause: then it is the workload's
+ * own writes that the peer should get.
  *
  * All memory is allocated when the push is made: 4 MiB of pages, and the pieces
  * that share them.
@@ -27,7 +35,9 @@
 #define DM_REPL_PUSH_H
 
 #include <linux/bio.h>
+#include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "job.h"
@@ -70,6 +80,8 @@ struct repl_push {
 	struct workqueue_struct *wq;	/* may hang with the peer */
 	struct work_struct work;	/* pieces whose I/O has ended */
 	struct work_struct auto_work;
+	struct wait_queue_entry wait;	/* for what is in the way to leave */
+	bool listens;			/* it is on the window's queue */
 	spinlock_t lock;		/* the rest */
 	struct list_head ended;
 	struct list_head free;
@@ -83,6 +95,8 @@ struct repl_push {
 int repl_push_init(struct repl_push *push);
 void repl_push_exit(struct repl_push *push);
 int repl_push_start(struct repl_push *push, bool full, bool compare);
+int repl_push_message(struct repl_push *push, unsigned int argc, char **argv,
+		      const char **why);
 void repl_push_auto(struct repl_push *push);
 void repl_push_take_over(struct repl_push *push, struct repl_push *old);
 
