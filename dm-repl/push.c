@@ -402,23 +402,7 @@ static sector_t push_step(struct repl_job *job)
 	return nr;
 }
 
-/* Something has left the window: what was in the way may have gone. */
-static int push_wake(struct wait_queue_entry *entry, unsigned int mode,
-		     int flags, void *key)
-{
-	struct repl_push *push = container_of(entry, struct repl_push, wait);
-
-	list_del_init(&entry->entry);
-	/* Off the queue, then free to be put there again: push_finish(). */
-	smp_store_release(&push->listens, false);
-	repl_job_poke(&push->job);
-	return 0;
-}
-
-/*
- * What is missing and could not be claimed is waited for: first listen, then
- * look once more, then wait.
- */
+/* Something was in the way: repl_job_poke() when it has gone. */
 static int push_finish(struct repl_job *job)
 {
 	struct repl_push *push = job_push(job);
@@ -428,12 +412,9 @@ static int push_finish(struct repl_job *job)
 	if (!repl_bits_count(&push->window->missed))
 		return 0;
 	job->cursor = 0;
-	/* Pairs with the release in push_wake(). */
-	if (!smp_load_acquire(&push->listens)) {
-		push->listens = true;
-		add_wait_queue(&push->window->wait, &push->wait);
-		repl_job_kick(job);
-	}
+	/* Or it has gone before the job began to wait. */
+	if (repl_window_is_clear(push->window))
+		repl_job_poke(job);
 	return -EAGAIN;
 }
 
@@ -666,8 +647,6 @@ int repl_push_init(struct repl_push *push)
 	INIT_LIST_HEAD(&push->free);
 	INIT_WORK(&push->work, push_work);
 	INIT_WORK(&push->auto_work, push_auto_work);
-	init_waitqueue_func_entry(&push->wait, push_wake);
-	INIT_LIST_HEAD(&push->wait.entry);
 	push->wq = repl_alloc_workqueue("dm-repl-push");
 	push->pieces = kvcalloc(PUSH_PIECES, sizeof(*push->pieces), GFP_KERNEL);
 	push->vecs = kvcalloc(PUSH_PIECES * PUSH_CHUNK_PAGES,
@@ -695,9 +674,6 @@ void repl_push_exit(struct repl_push *push)
 	if (push->job.wq) {
 		cancel_work_sync(&push->auto_work);
 		repl_job_exit(&push->job);
-		/* A waker holds the queue's lock: he is gone after it. */
-		remove_wait_queue(&push->window->wait, &push->wait);
-		cancel_delayed_work_sync(&push->job.work);
 		flush_work(&push->work);
 		synchronize_rcu();	/* see piece_endio() */
 	}

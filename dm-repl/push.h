@@ -17,8 +17,8 @@
  * the job; a write that fails is an error of the peer, and the job ends since
  * there is nobody to push to.
  *
- * What is in the way of a claim leaves, and then the window wakes its waiters:
- * the job is one of them while it has nothing else to do.
+ * What is in the way of a claim leaves the window some time, and then the owner
+ * calls repl_job_poke().
  *
  * A peer that hangs holds up the pieces that it has: their claims, their pages,
  * and whoever holds or cancels the job (killably): call that with no lock that
@@ -37,7 +37,6 @@
 #include <linux/bio.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
-#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "job.h"
@@ -80,8 +79,6 @@ struct repl_push {
 	struct workqueue_struct *wq;	/* may hang with the peer */
 	struct work_struct work;	/* pieces whose I/O has ended */
 	struct work_struct auto_work;
-	struct wait_queue_entry wait;	/* for what is in the way to leave */
-	bool listens;			/* it is on the window's queue */
 	spinlock_t lock;		/* the rest */
 	struct list_head ended;
 	struct list_head free;
