@@ -12,11 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "repl.h"
 
-#define SIZE (32u * MIB)
+#define SIZE (16u * MIB)
 #define SECTORS (SIZE / SECTOR)
 #define REGION 128u			/* sectors */
 #define BYTES (REGION * SECTOR)
@@ -97,8 +98,7 @@ static void fill(void)
 {
 	stamp(content, 0, SECTORS, ++tag);
 	need(!io_write(local_fd, 0, SIZE, content), "local is filled");
-	need(!io_fill(peer_fd, 0, 16 * MIB, 0xaa) && !io_fill(peer_fd, 16 * MIB, 16 * MIB, 0xaa),
-	     "the peer's disk is filled");
+	need(!io_fill(peer_fd, 0, SIZE, 0xaa), "the peer's disk is filled");
 }
 
 static int put(uint64_t offset, size_t len)
@@ -186,7 +186,7 @@ static void *writing(void *arg)
 		if (!w->err)
 			memcpy(content + offset, buf, len);
 	}
-	free(buf);
+	munmap(buf, 64 * KIB);
 	return NULL;
 }
 
@@ -349,7 +349,7 @@ static void compare(void)
 	ok_errno(dm_message("push", "push full"), 0, "push full");
 	wait_state("done");
 	for (unsigned int i = 0; i < 5; i++)
-		need(!io_fill(peer_fd, (i * 100 + 3) * BYTES + 512, 512, 0x55), "a difference");
+		need(!io_fill(peer_fd, (i * 50 + 3) * BYTES + 512, 512, 0x55), "a difference");
 	before = sent();
 	ok_errno(dm_message("push", "push full compare"), 0, "push full compare");
 	wait_state("done");
@@ -428,7 +428,7 @@ static void secondary(void)
 	close(peer_fd);
 	need(!dm_remove("push") && !dm_remove("push-local"), "the primary is removed");
 	set_remove(&set);
-	free(old);
+	munmap(old, SIZE);
 }
 
 /* Maps of the user's: what is written between two questions. */
