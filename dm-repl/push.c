@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "compat.h"
 #include "push.h"
 
 /* Pages of all pieces (4 MiB). */
@@ -96,6 +97,7 @@ static void piece_end(struct push_piece *piece, bool error)
 				 piece->end - piece->begin);
 	else
 		atomic64_add(nr, &push->pushed);
+	smp_mb();	/* see repl_push_progress() */
 	atomic64_sub(nr, &push->claimed);
 	repl_window_unclaim(push->window, &piece->claim);
 	piece_put(piece);
@@ -151,11 +153,13 @@ static void piece_submit(struct push_piece *piece, struct block_device *bdev,
 static bool piece_submit_peer(struct push_piece *piece, enum push_step step)
 {
 	struct repl_window *window = piece->push->window;
+	/* Looked at once: it may be detached now. Our claim keeps it open. */
+	struct block_device *peer = repl_window_peer(window);
 
-	if (!repl_window_has_peer(window))
+	if (!peer || !repl_window_has_peer(window))
 		return false;
 	repl_window_claim_sent(window, &piece->claim);
-	piece_submit(piece, repl_window_peer(window), step);
+	piece_submit(piece, peer, step);
 	return true;
 }
 
@@ -163,6 +167,8 @@ static void piece_read(struct push_piece *piece)
 {
 	sector_t left = piece->end - piece->sector;
 
+	/* The peer's timeout is not for local. */
+	WRITE_ONCE(piece->claim.sent, 0);
 	piece->bytes = min(left, PUSH_CHUNK_SECTORS) << SECTOR_SHIFT;
 	piece_submit(piece, piece->push->local, PUSH_READ_LOCAL);
 }
@@ -216,21 +222,20 @@ static bool piece_write(struct push_piece *piece)
 	return piece_submit_peer(piece, PUSH_WRITE);
 }
 
-/* The chunk is on the peer. True: there is another one. */
-static bool piece_next(struct push_piece *piece)
+/* The chunk is on the peer. */
+static void piece_next(struct push_piece *piece)
 {
 	piece->sector += piece->bytes >> SECTOR_SHIFT;
-	if (piece->sector == piece->end) {
+	if (piece->sector == piece->end)
 		piece_end(piece, false);
-		return false;
-	}
-	piece_read(piece);
-	return true;
+	else
+		piece_read(piece);
 }
 
 static bool not_supported(blk_status_t status)
 {
-	return status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET;
+	return status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET ||
+	       status == REPL_STS_INVAL;
 }
 
 static void piece_failed(struct push_piece *piece, blk_status_t status)
@@ -320,32 +325,64 @@ static sector_t push_sector(const struct repl_push *push, u64 region)
 		     push->sectors);
 }
 
-/* Claim the regions from @begin on that are missing: as many as fit in a chunk. */
-static sector_t push_claim(struct repl_push *push, struct push_piece *piece,
-			   u64 begin, u64 *end)
+/*
+ * Claim the regions [begin, *end) that are missing, or, if something overlaps
+ * one of them, the first one. False: nor that.
+ */
+static bool push_claim(struct repl_push *push, struct push_piece *piece,
+		       u64 begin, u64 *end)
 {
 	piece->begin = push_sector(push, begin);
 	for (;;) {
+		u64 nr = *end - begin;
+
 		piece->end = push_sector(push, *end);
+		/* Before their bits are cleared: see repl_push_progress(). */
+		atomic64_add(nr, &push->claimed);
 		if (repl_window_claim(push->window, &piece->claim, piece->begin,
 				      piece->end - piece->begin))
-			return piece->end - piece->begin;
-		/* Something overlaps one of them: the first alone, then. */
-		if (*end == begin + 1)
-			return 0;
+			return true;
+		atomic64_sub(nr, &push->claimed);
+		if (nr == 1)
+			return false;
 		*end = begin + 1;
 	}
+}
+
+/* Claim for @piece what comes next. False: there is nothing that can be had. */
+static bool push_find(struct repl_push *push, struct push_piece *piece,
+		      u64 chunk)
+{
+	struct repl_bits *missed = &push->window->missed;
+	struct repl_job *job = &push->job;
+	bool found = false;
+
+	while (!found) {
+		u64 begin = repl_bits_next(missed, job->cursor);
+		u64 end;
+
+		job->cursor = begin;
+		/* With a cut, or without a peer, each claim would be refused. */
+		if (begin >= missed->nr || READ_ONCE(push->window->is_cut) ||
+		    !repl_window_has_peer(push->window))
+			break;
+		/* (One that was cleared since it was found is copied, too.) */
+		end = begin + repl_bits_run(missed, begin,
+					    min(missed->nr, begin + chunk));
+		found = push_claim(push, piece, begin, &end);
+		job->cursor = end;
+		cond_resched();
+	}
+	return found;
 }
 
 static sector_t push_step(struct repl_job *job)
 {
 	struct repl_push *push = job_push(job);
-	struct repl_bits *missed = &push->window->missed;
 	u64 chunk = max_t(u64, PUSH_CHUNK_SECTORS >> push->region_shift, 1);
 	unsigned int depth = push_depth(push);
 	struct push_piece *piece;
-	sector_t nr = 0;
-	u64 begin, end;
+	sector_t nr;
 
 	/* The end of those in flight comes here again. */
 	if (atomic_read(&job->in_flight) > depth)
@@ -355,23 +392,11 @@ static sector_t push_step(struct repl_job *job)
 	piece = piece_get(push, push_sector(push, chunk));
 	if (!piece)
 		return 0;
-
-	while (!nr) {
-		begin = repl_bits_next(missed, job->cursor);
-		job->cursor = begin;
-		if (begin >= missed->nr)
-			break;
-		end = begin + repl_bits_run(missed, begin,
-					    min(missed->nr, begin + chunk));
-		/* (It may have been cleared since it was found.) */
-		nr = push_claim(push, piece, begin, &end);
-		job->cursor = end;
-	}
-	if (!nr) {
+	if (!push_find(push, piece, chunk)) {
 		piece_put(piece);
 		return 0;
 	}
-	atomic64_add(piece_regions(piece), &push->claimed);
+	nr = piece->end - piece->begin;
 	piece->sector = piece->begin;
 	piece_read(piece);
 	return nr;
@@ -397,6 +422,10 @@ static void push_ended(struct repl_job *job, bool done)
 {
 	struct repl_push *push = job_push(job);
 
+	/* What was missed since it looked, and found a job under way. */
+	if (done && READ_ONCE(push->window->by_itself) &&
+	    repl_bits_count(&push->window->missed))
+		repl_push_auto(push);
 	push->ops->ended(push, done);
 }
 
@@ -415,21 +444,20 @@ static const struct repl_job_type push_job = {
  * @compare: read both sides, and send what differs
  *
  * Context: process.
- * Return: 0; -EBUSY if one is under way; -ENOTCONN without a peer.
+ * Return: 0; -EBUSY if one is under way, or pieces of one that was cancelled
+ * are; -ENOTCONN without a peer.
  */
 int repl_push_start(struct repl_push *push, bool full, bool compare)
 {
 	int r = 0;
 
 	mutex_lock(&push->start_lock);
-	if (repl_job_is_active(&push->job))
+	if (repl_job_is_active(&push->job) ||
+	    atomic_read(&push->job.in_flight))
 		r = -EBUSY;
 	else if (!repl_window_has_peer(push->window))
 		r = -ENOTCONN;
 	if (!r) {
-		/* Pieces of a job that failed may be on their way. */
-		wait_event(push->job.idle,
-			   !atomic_read(&push->job.in_flight));
 		if (full)
 			repl_window_miss(push->window, 0, push->sectors);
 		push->compare = compare;
@@ -442,13 +470,78 @@ int repl_push_start(struct repl_push *push, bool full, bool compare)
 	return r;
 }
 
+static int push_job_message(struct repl_push *push, unsigned int argc,
+			    char **argv, const char **why)
+{
+	struct repl_job *job = &push->job;
+	u64 speed;
+
+	*why = "job needs pause, resume, cancel or speed <KiB/s>";
+	if (argc == 3 && !strcmp(argv[1], "speed")) {
+		*why = "job speed is not a number of KiB/s below 4294967296";
+		if (kstrtou64(argv[2], 10, &speed) || speed > U32_MAX)
+			return -EINVAL;
+		repl_job_set_speed(job, speed * SZ_1K);
+		return 0;
+	}
+	if (argc != 2)
+		return -EINVAL;
+	if (!strcmp(argv[1], "pause")) {
+		*why = "no job is running";
+		return repl_job_pause(job);
+	}
+	if (!strcmp(argv[1], "resume")) {
+		*why = "no job is paused";
+		return repl_job_resume(job);
+	}
+	if (!strcmp(argv[1], "cancel")) {
+		*why = "there is no job, or its last piece is on its way";
+		return repl_job_cancel(job);
+	}
+	return -EINVAL;
+}
+
+/**
+ * repl_push_message() - ``push`` and ``job``
+ * @push: push
+ * @argc: number of words
+ * @argv: words, the first is "push" or "job"
+ * @why: set on failure: what is wrong, for the log
+ *
+ * Context: process; ``job cancel`` waits, killably, for the pieces in flight: no
+ * lock is held that detaching the peer needs.
+ * Return: 0 or a negative errno after which nothing has changed, but that a
+ * job is cancelled whose pieces were not waited for.
+ */
+int repl_push_message(struct repl_push *push, unsigned int argc, char **argv,
+		      const char **why)
+{
+	bool full, compare = argc == 3;
+	int r;
+
+	if (!strcmp(argv[0], "job"))
+		return push_job_message(push, argc, argv, why);
+
+	*why = "push needs full or dirty, and perhaps compare";
+	if (argc < 2 || argc > 3 || (compare && strcmp(argv[2], "compare")))
+		return -EINVAL;
+	full = !strcmp(argv[1], "full");
+	if (!full && strcmp(argv[1], "dirty"))
+		return -EINVAL;
+	r = repl_push_start(push, full, compare);
+	*why = r == -ENOTCONN ? "there is no peer to push to" :
+				"a push is under way";
+	return r;
+}
+
 static void push_auto_work(struct work_struct *work)
 {
 	struct repl_push *push = container_of(work, struct repl_push,
 					      auto_work);
 
-	/* One that is under way, or a peer that has gone, needs no other. */
-	repl_push_start(push, false, false);
+	/* One that is under way goes on, and a peer that has gone needs none. */
+	if (repl_push_start(push, false, false) == -EBUSY)
+		repl_job_poke(&push->job);
 }
 
 /**
@@ -472,13 +565,23 @@ void repl_push_auto(struct repl_push *push)
 void repl_push_progress(struct repl_push *push,
 			struct repl_push_progress *progress)
 {
-	/* What moves on between the reads counts twice, not never. */
-	u64 done = atomic64_read(&push->pushed);
-	u64 left = atomic64_read(&push->claimed) +
-		   repl_bits_count(&push->window->missed);
+	enum repl_job_state state = READ_ONCE(push->job.state);
+	u64 left;
 
-	progress->done = done;
-	progress->total = done + left;
+	/*
+	 * A region goes from missed to claimed to pushed. Read the other way
+	 * round, one that moves on meanwhile counts twice, not never.
+	 */
+	progress->done = atomic64_read(&push->pushed);
+	smp_rmb();	/* with the barrier in piece_end() */
+	left = atomic64_read(&push->claimed);
+	smp_rmb();	/* with the one of clearing bits */
+	left += repl_bits_count(&push->window->missed);
+
+	/* What is missed after a job is over is not its business. */
+	if (state == REPL_JOB_NONE || state == REPL_JOB_DONE)
+		left = 0;
+	progress->total = progress->done + left;
 }
 
 /**
@@ -544,8 +647,7 @@ int repl_push_init(struct repl_push *push)
 	INIT_LIST_HEAD(&push->free);
 	INIT_WORK(&push->work, push_work);
 	INIT_WORK(&push->auto_work, push_auto_work);
-	push->wq = alloc_workqueue("dm-repl-push", WQ_UNBOUND | WQ_MEM_RECLAIM,
-				   0);
+	push->wq = repl_alloc_workqueue("dm-repl-push");
 	push->pieces = kvcalloc(PUSH_PIECES, sizeof(*push->pieces), GFP_KERNEL);
 	push->vecs = kvcalloc(PUSH_PIECES * PUSH_CHUNK_PAGES,
 			      sizeof(*push->vecs), GFP_KERNEL);
@@ -562,7 +664,8 @@ int repl_push_init(struct repl_push *push)
 
 /**
  * repl_push_exit() - free what repl_push_init() allocated
- * @push: zeroed or initialised; nobody starts anything any more
+ * @push: zeroed or initialised; nobody starts anything any more. Its window
+ *	is still there.
  *
  * Waits for the pieces in flight. Context: process.
  */

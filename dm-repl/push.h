@@ -17,8 +17,16 @@
  * the job; a write that fails is an error of the peer, and the job ends since
  * there is nobody to push to.
  *
+ * What is in the way of a claim leaves the window some time, and then the owner
+ * calls repl_job_poke().
+ *
  * A peer that hangs holds up the pieces that it has: their claims, their pages,
- * and whoever holds the job. Its timeout is the window's.
+ * and whoever holds or cancels the job (killably): call that with no lock that
+ * a detach needs. Its timeout is the window's.
+ *
+ * The workload comes first. While it writes, few pieces are in flight; while
+ * the window is more than half full one, with a pause: then it is the workload's
+ * own writes that the peer should get.
  *
  * All memory is allocated when the push is made: 4 MiB of pages, and the pieces
  * that share them.
@@ -27,6 +35,7 @@
 #define DM_REPL_PUSH_H
 
 #include <linux/bio.h>
+#include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
@@ -83,6 +92,8 @@ struct repl_push {
 int repl_push_init(struct repl_push *push);
 void repl_push_exit(struct repl_push *push);
 int repl_push_start(struct repl_push *push, bool full, bool compare);
+int repl_push_message(struct repl_push *push, unsigned int argc, char **argv,
+		      const char **why);
 void repl_push_auto(struct repl_push *push);
 void repl_push_take_over(struct repl_push *push, struct repl_push *old);
 
