@@ -323,11 +323,20 @@ struct volume {
 	struct repl_report report;
 };
 
-/* Of merges: from one look of --watch to the next. */
+/* Of merges and resyncs: from one look of --watch to the next. */
 static struct repl_rate rates[CONFIG_VOLUMES_MAX];
 
 /* One look: twice in a moment is no rate. */
 static struct volume looks[CONFIG_VOLUMES_MAX];
+
+/* Sectors; a primary's table has it, and its status has not. */
+static uint64_t region_size_of(const struct repl_status *status, const char *table)
+{
+	unsigned long long sectors;
+
+	return status->role == REPL_PRIMARY &&
+	       sscanf(table, "%*s %*s %*s %llu", &sectors) == 1 ? sectors : 0;
+}
 
 static int volume_get(struct command *c, unsigned int i)
 {
@@ -342,13 +351,13 @@ static int volume_get(struct command *c, unsigned int i)
 	    status_parse(line, &v->status, c->error))
 		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	if (v->status.role == REPL_SECONDARY)
-		rate_add(&rates[i], t.tv_sec * 1000000000ULL + t.tv_nsec,
-			 v->status.secondary.job_done);
+	if (v->status.role != REPL_INGEST)
+		rate_add(&rates[i], t.tv_sec * 1000000000ULL + t.tv_nsec, v->status.job.done);
 	memset(&v->report, 0, sizeof(v->report));
 	v->report.resource = c->config->name;
 	v->report.volume = c->config->volume[i].name;
 	v->report.sectors = info.sectors;
+	v->report.region_size = region_size_of(&v->status, info.table);
 	v->report.status = &v->status;
 	v->report.rate = &rates[i];
 	return 0;

@@ -15,7 +15,8 @@
 #define U64_MAX "18446744073709551615"
 
 #define GOOD_SECONDARY "secondary running 4 - 128 1000 10 20 3 - - 0/0 0 - 0 -"
-#define GOOD_PRIMARY "primary running sync attached 100 90 10 - 0 -"
+#define REST "0/8192 0/1000 - - - 0/0 0 0 -"	/* what a primary says last */
+#define GOOD_PRIMARY "primary running sync attached 100 90 10 - 0 - " REST
 
 static struct repl_status parsed(const char *line)
 {
@@ -56,11 +57,11 @@ static void secondary_fields(void **state)
 	assert_int_equal(s.secondary.hidden, 10);
 	assert_int_equal(s.secondary.active, 20);
 	assert_int_equal(s.secondary.ops, 3);
-	assert_int_equal(s.secondary.job, REPL_JOB_MERGE);
-	assert_int_equal(s.secondary.job_state, REPL_JOB_PAUSED);
-	assert_int_equal(s.secondary.job_done, 12);
-	assert_int_equal(s.secondary.job_total, 34);
-	assert_int_equal(s.secondary.job_speed, 56);
+	assert_int_equal(s.job.type, REPL_JOB_MERGE);
+	assert_int_equal(s.job.state, REPL_JOB_PAUSED);
+	assert_int_equal(s.job.done, 12);
+	assert_int_equal(s.job.total, 34);
+	assert_int_equal(s.job.speed, 56);
 	assert_int_equal(s.latched.classes, 1u << REPL_CBW_READ | 1u << REPL_MERGE_WRITE);
 	assert_int_equal(s.latched.first_errno, 28);
 	assert_true(s.latched.has_first_sector);
@@ -86,12 +87,12 @@ static void words_of_fields(void **state)
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		snprintf(line, sizeof(line),
 			 "secondary done 4 - 128 9 1 2 3 fill %s 0/0 0 - 0 -", states[i]);
-		assert_int_equal(parsed(line).secondary.job, REPL_JOB_FILL);
-		assert_int_equal(parsed(line).secondary.job_state, i);
+		assert_int_equal(parsed(line).job.type, REPL_JOB_FILL);
+		assert_int_equal(parsed(line).job.state, i);
 		assert_string_equal(status_job_state_name(i), states[i]);
 	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(peers); i++) {
-		snprintf(line, sizeof(line), "primary none async %s 1 0 1 - 0 -", peers[i]);
+		snprintf(line, sizeof(line), "primary none async %s 1 0 1 - 0 - " REST, peers[i]);
 		assert_int_equal(parsed(line).primary.peer, i);
 		assert_int_equal(parsed(line).primary.mode, REPL_MODE_ASYNC);
 		assert_string_equal(status_peer_name(i), peers[i]);
@@ -101,7 +102,7 @@ static void words_of_fields(void **state)
 
 		snprintf(line, sizeof(line), i < REPL_PEER_WRITE ?
 			 "secondary none 4 - 128 9 1 2 3 - - 0/0 0 %s 5 64" :
-			 "primary none sync failed 1 0 1 %s 5 64", status_class_name(i));
+			 "primary none sync failed 1 0 1 %s 5 64 " REST, status_class_name(i));
 		assert_int_equal(parsed(line).latched.classes, 1u << i);
 		assert_int_equal(parsed(line).latched.has_first_sector, !flush);
 	}
@@ -402,7 +403,7 @@ static void json_unknown_is_null(void **state)
 	o = status_json(&report);
 	assert_int_equal(json_object_get_uint64(get(o, "hidden_bytes")), 129 * 512);
 	json_object_put(o);
-	s = parsed("primary none sync failed 5 3 2 peer-flush 5 0");
+	s = parsed("primary none sync failed 5 3 2 peer-flush 5 0 " REST);
 	o = status_json(&report);
 	assert_string_equal(json_object_get_string(get(o, "peer")), "failed");
 	assert_int_equal(json_object_get_uint64(get(o, "missed")), 2);
@@ -457,12 +458,12 @@ static void text(void **state)
 	says(GOOD_SECONDARY, NULL, "no metadata device");
 	says(GOOD_SECONDARY " -", NULL, "no metadata device");
 	says(GOOD_PRIMARY, NULL, "100 writes, 90 forwarded, 10 missed");
-	says("primary none sync failed 1 0 1 peer-write 5 8", NULL, "Input/output error at sector 8");
-	says("primary none sync detached 1 0 1 - 0 -", NULL, "no peer is attached");
+	says("primary none sync failed 1 0 1 peer-write 5 8 " REST, NULL, "Input/output error at sector 8");
+	says("primary none sync detached 1 0 1 - 0 - " REST, NULL, "no peer is attached");
 	for (unsigned int i = 0; i < REPL_NR_CLASSES; i++) {
 		snprintf(line, sizeof(line), i < REPL_PEER_WRITE ?
 			 "secondary running 4 - 128 9 1 2 3 - - 0/0 0 %s 5 64" :
-			 "primary none sync failed 1 0 1 %s 5 64", status_class_name(i));
+			 "primary none sync failed 1 0 1 %s 5 64 " REST, status_class_name(i));
 		says(line, NULL, status_class_name(i));
 		says(line, NULL, "what to do: ");
 		says(line, NULL, i <= REPL_FLUSH || i >= REPL_METADATA ? "then resync" :
