@@ -47,8 +47,8 @@ struct class {
 
 #define THEN_SYNC ", then resync: `replctl sync %s` on the primary" THEN_CLEAR
 #define THEN_FULL ", then resync: `replctl sync --full %s` on the primary" THEN_CLEAR
-#define THEN_CLEAR "; `dmsetup message DEVICE 0 clear_error` forgets the error"
-#define THEN_PUSH "; the resync begins by itself, or by `replctl sync %s`"
+#define THEN_CLEAR ", then `dmsetup message DEVICE 0 clear_error`"
+#define THEN_PUSH ", then resync: `replctl sync %s`"
 #define THEN_RETRY ", then `dmsetup message DEVICE 0 retry`: the merge goes on"
 
 static const struct class classes[] = {
@@ -91,6 +91,9 @@ static const struct class classes[] = {
 	[REPL_PEER_TIMEOUT] = {
 		"peer-timeout", "the peer did not answer within peer_timeout; nothing is forwarded any more",
 		"repair the connection or the peer" THEN_PUSH },
+	[REPL_PUSH_READ] = {
+		"push-read", "the disk could not be read for the resync, which has ended",
+		"check the disk or replace it" THEN_PUSH },
 	[REPL_PRIMARY_METADATA] = {
 		"metadata", "the metadata device cannot be written: what the peer misses is not remembered across a crash of this host; no checkpoint until then",
 		"check the metadata device (`replctl metadata check`) or replace it" },

@@ -73,6 +73,7 @@ enum repl_class {
 	REPL_PEER_WRITE,	/* of repl-primary */
 	REPL_PEER_FLUSH,
 	REPL_PEER_TIMEOUT,
+	REPL_PUSH_READ,
 	REPL_PRIMARY_METADATA,
 	REPL_NR_CLASSES,
 };
