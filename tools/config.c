@@ -238,6 +238,7 @@ static const struct key resource_keys[] = {
 	{ "congestion", parse_congestion, RESOURCE(congestion_block), false, "dirty" },
 	{ "window", parse_window, RESOURCE(window), false, "8MiB" },
 	{ "peer_timeout", parse_peer_timeout, RESOURCE(peer_timeout), false, "10s" },
+	{ "syncfs", parse_yes_no, RESOURCE(syncfs), false, "yes" },
 	{ "max_state", parse_size, RESOURCE(max_state), false, "1GiB" },
 	{ "save", parse_path, RESOURCE(save), false, NULL },
 	{ "load", parse_path, RESOURCE(load), false, NULL },

@@ -570,6 +570,13 @@ static void cut_message(char message[64], const char *what, uint64_t id, const c
 	snprintf(message, 64, "%s %llu%s", what, (unsigned long long)id, more);
 }
 
+/* What has been written to a file system by now is to be in the checkpoint. */
+static int one_syncfs(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
+{
+	return dm_syncfs(name, error);
+}
+
 /*
  * The writes stop. With mode async they only wait until all volumes have their cut;
  * with sync the device is suspended until the checkpoint is over.
@@ -748,13 +755,25 @@ static int one_unexport(const struct repl_resource *resource, unsigned int i,
 }
 
 /**
+ * resource_syncfs() - what is in file systems' caches goes to the devices
+ * @resource: resource
+ * @error: filled in on -1
+ *
+ * For mode async, before resource_hold(). (A suspend does it by itself.)
+ */
+int resource_syncfs(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, false, one_syncfs, NULL, error);
+}
+
+/**
  * resource_hold() - one point in time for all volumes
  * @resource: resource
  * @id: of the checkpoint
  * @error: filled in on -1; some may be held then: resource_release()
  *
- * Mode async: the workload goes on when this returns, and what it writes waits for
- * resource_release(). Mode sync: it stands still until then, file systems frozen.
+ * Mode async: the workload pauses until all volumes have their cut, and what it writes
+ * later waits for resource_release(). Mode sync: it stands still until then, file systems frozen.
  */
 int resource_hold(const struct repl_resource *resource, uint64_t id,
 		  struct repl_error *error)

@@ -10,6 +10,7 @@
 enum {
 	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
 	OP_RESYNC,
+	OP_SYNCFS,				/* before the hold */
 };
 
 struct op {
@@ -18,6 +19,7 @@ struct op {
 	uint64_t id;
 	unsigned int tries;
 	bool hooked;			/* the release hook has run */
+	bool synced;			/* OP_SYNCFS has */
 };
 
 /* In the worker. */
@@ -37,6 +39,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *
 		return resource_release(resource, id, false, error);
 	case OP_RELEASE_GOOD:
 		return resource_release(resource, id, true, error);
+	case OP_SYNCFS:
+		return resource_syncfs(resource, error);
 	case OP_RESYNC:
 		return resource_resync(resource, false, false, error);
 	case PAIR_PREPARE:
@@ -97,6 +101,15 @@ static void released(struct session *s)
 	s->held = 0;
 }
 
+/* Does it begin with the file systems? The pause does not. */
+static bool op_syncs(const struct op *op)
+{
+	const struct repl_config *config = op->s->config;
+
+	return op->type == PAIR_HOLD && !op->synced && !config->hold && !config->sync &&
+	       config->syncfs;
+}
+
 static void op_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct op *op = context;
@@ -105,6 +118,12 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 
 	if (!good)
 		session_failed(s, error->text);
+	if (good && op_syncs(op)) {
+		op->synced = true;
+		s->held = now_us();
+		op_go(op);
+		return;
+	}
 	/* The hook lets the workload go on; what waits behind the cut is ours. */
 	if (good && op->type == PAIR_RELEASE && s->release && !op->hooked) {
 		op->hooked = true;
@@ -157,7 +176,7 @@ static void op_go(struct op *op)
 	const char *hook = op->type == PAIR_HOLD ? s->config->hold :
 			   op->type == PAIR_RELEASE && !op->hooked ? s->release : NULL;
 	unsigned int what = op->type == PAIR_RELEASE && op->id && s->pair.last == op->id ?
-			    OP_RELEASE_GOOD : op->type;
+			    OP_RELEASE_GOOD : op_syncs(op) ? OP_SYNCFS : op->type;
 	char resource[80], number[48], *env[3];
 	struct repl_error error;
 	int r;

@@ -58,6 +58,7 @@ static struct fake *fake_of(const struct repl_resource *resource)
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
+int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 			 struct repl_error *error);
 int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
@@ -88,6 +89,11 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
 	kernel->held = fake->held;
+	return 0;
+}
+
+int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error)
+{
 	return 0;
 }
 
