@@ -18,6 +18,9 @@ struct op {
 	enum pair_action_type type;
 	uint64_t id;
 	unsigned int tries;
+	/* The configuration may change meanwhile: what is done is what was begun. */
+	unsigned int running;		/* that the worker does, or the hook in its place */
+	bool hook;			/* it is a hook */
 	bool hooked;			/* the release hook has run */
 	bool synced;			/* OP_SYNCFS has */
 };
@@ -118,14 +121,14 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 
 	if (!good)
 		session_failed(s, error->text);
-	if (good && op_syncs(op)) {
+	if (good && op->running == OP_SYNCFS) {
 		op->synced = true;
 		s->held = now_us();
 		op_go(op);
 		return;
 	}
 	/* The hook lets the workload go on; what waits behind the cut is ours. */
-	if (good && op->type == PAIR_RELEASE && s->release && !op->hooked) {
+	if (good && op->type == PAIR_RELEASE && op->hook) {
 		op->hooked = true;
 		op_go(op);
 		return;
@@ -136,7 +139,7 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 		return;
 	}
 	/* Without a hook, and with mode async, that was all of the pause. */
-	if (op->type == PAIR_HOLD && good && !s->config->hold && !s->config->sync) {
+	if (op->type == PAIR_HOLD && good && !op->hook && !s->config->sync) {
 		s->last_pause = now_us() - s->held;
 		s->held = 0;
 	} else if (op->type == PAIR_HOLD) {
@@ -175,13 +178,18 @@ static void op_go(struct op *op)
 	struct session *s = op->s;
 	const char *hook = op->type == PAIR_HOLD ? s->config->hold :
 			   op->type == PAIR_RELEASE && !op->hooked ? s->release : NULL;
-	unsigned int what = op->type == PAIR_RELEASE && op->id && s->pair.last == op->id ?
-			    OP_RELEASE_GOOD : op_syncs(op) ? OP_SYNCFS : op->type;
+	unsigned int what = op->type;
 	char resource[80], number[48], *env[3];
 	struct repl_error error;
 	int r;
 
-	if (op->type == PAIR_HOLD)
+	if (!hook && op->type == PAIR_RELEASE && op->id && s->pair.last == op->id)
+		what = OP_RELEASE_GOOD;
+	else if (op_syncs(op))
+		what = OP_SYNCFS;
+	op->running = what;
+	op->hook = hook;
+	if (op->type == PAIR_HOLD && what != OP_SYNCFS)
 		hold_begins(s);
 	session_hook_env(s, resource, number, env);
 	r = hook ? work_hook(s->event, op->type == PAIR_HOLD ? "the hold hook" :
