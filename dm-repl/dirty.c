@@ -437,7 +437,8 @@ static int dirty_close(struct repl_dirty *d, const char **why)
 	int r = d->close ? d->close(d->context) : 0;
 
 	if (r)
-		*why = "interrupted while it waited for writes in flight";
+		*why = r == -EBUSY ? "writes are held" :
+		       "interrupted while it waited for writes in flight";
 	return r;
 }
 

@@ -206,7 +206,7 @@ bool primary_sync_end(struct repl_primary *p, struct bio *bio,
 	if (unlikely(status) && !sync_refused(io, status))
 		repl_window_local_failed(&p->window, io->sector, io->sectors);
 	else if (!io->forwarded && !status)
-		repl_window_miss(&p->window, io->sector, io->sectors);
+		repl_window_missed(&p->window, io->sector, io->sectors);
 	if (io->ranged)
 		repl_window_leave(&p->window, &io->range);
 	return true;

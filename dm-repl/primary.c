@@ -260,7 +260,7 @@ static int primary_end_io(struct dm_target *ti, struct bio *bio,
 		repl_window_written(&p->window, io->entry, *error);
 	} else if (io->missed) {
 		/* A push in between may have read what was there before. */
-		repl_window_miss(&p->window, io->sector, io->sectors);
+		repl_window_missed(&p->window, io->sector, io->sectors);
 	}
 	repl_gate_put(&p->gate);
 	return DM_ENDIO_DONE;

@@ -92,8 +92,6 @@ struct repl_push {
 int repl_push_init(struct repl_push *push);
 void repl_push_exit(struct repl_push *push);
 int repl_push_start(struct repl_push *push, bool full, bool compare);
-int repl_push_message(struct repl_push *push, unsigned int argc, char **argv,
-		      const char **why);
 void repl_push_auto(struct repl_push *push);
 void repl_push_take_over(struct repl_push *push, struct repl_push *old);
 

@@ -380,7 +380,7 @@ static enum repl_verdict window_decide(struct repl_window *w, struct bio *bio,
  *
  * Context: process; does not sleep.
  * Return: REPL_STREAM or REPL_MISSED: send the local leg; then call
- * repl_window_written() or, for a missed one, repl_window_miss(), before the
+ * repl_window_written() or, for a missed one, repl_window_missed(), before the
  * bio ends. REPL_PARKED: the bio is not the caller's any more.
  */
 enum repl_verdict repl_window_write(struct repl_window *w, struct bio *bio,
@@ -437,6 +437,26 @@ void repl_window_local_failed(struct repl_window *w, sector_t sector,
 }
 
 /**
+ * repl_window_missed() - the local leg of a write that is missed has ended
+ * @w: window
+ * @sector: first sector
+ * @nr: how many, at least 1
+ *
+ * A copy that began and ended meanwhile may have read what was there before.
+ * Whoever has copied believes to be done: ops->relieved().
+ *
+ * Context: any, before the bio ends.
+ */
+void repl_window_missed(struct repl_window *w, sector_t sector, sector_t nr)
+{
+	/* A copy that clears these later reads what is on local now. */
+	if (repl_bits_all(&w->missed, region_begin(w, sector),
+			  region_end(w, sector, nr)))
+		return;
+	repl_window_local_failed(w, sector, nr);
+}
+
+/**
  * repl_window_written() - the local leg of an entry has ended
  * @w: window
  * @e: entry
@@ -483,7 +503,7 @@ void repl_window_written(struct repl_window *w, struct repl_entry *e,
  *
  * Context: any.
  * Return: true: call repl_window_leave() when both legs have ended. False: it
- * is missed; call repl_window_miss() when the local leg has ended.
+ * is missed; call repl_window_missed() when the local leg has ended.
  */
 bool repl_window_enter(struct repl_window *w, struct repl_range *range,
 		       sector_t sector, sector_t nr)

@@ -190,6 +190,8 @@ bool repl_window_enter(struct repl_window *window, struct repl_range *range,
 		       sector_t sector, sector_t nr);
 void repl_window_leave(struct repl_window *window, struct repl_range *range);
 void repl_window_miss(struct repl_window *window, sector_t sector, sector_t nr);
+void repl_window_missed(struct repl_window *window, sector_t sector,
+			sector_t nr);
 void repl_window_local_failed(struct repl_window *window, sector_t sector,
 			      sector_t nr);
 

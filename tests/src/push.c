@@ -37,10 +37,11 @@ static const char *field(unsigned int nr)
 {
 	static char words[4][64];
 	static unsigned int turn;
-	char line[512], *word, *save;
+	struct repl_primary_status st;
+	char *word, *save;
 
-	need(!dm_status_to("push", line, sizeof(line), false), "status");
-	word = strtok_r(line, " \n", &save);
+	repl_primary_status("push", &st);	/* looks at progress, too */
+	word = strtok_r(st.line, " \n", &save);
 	while (word && --nr)
 		word = strtok_r(NULL, " \n", &save);
 	turn = (turn + 1) % 4;
@@ -57,11 +58,12 @@ static void wait_state(const char *state)
 {
 	for (;;) {
 		uint32_t nr = dm_event_nr("push");
+		const char *is = field(15);
 
-		if (!strcmp(field(15), state))
+		if (!strcmp(is, state))
 			return;
-		need(!strcmp(field(15), "running") || !strcmp(field(15), "paused") ||
-		     !strcmp(field(15), "-"), "the job is %s, not %s", field(15), state);
+		need(!strcmp(is, "running") || !strcmp(is, "paused") || !strcmp(is, "-"),
+		     "the job is %s, not %s", is, state);
 		dm_wait_event("push", nr);
 	}
 }
@@ -144,6 +146,21 @@ static uint64_t sent(void)
 	return n;
 }
 
+/* Nobody says "push": it begins by itself, and ends with nothing missing. */
+static void wait_pushed(void)
+{
+	for (;;) {
+		uint32_t nr = dm_event_nr("push");
+		struct repl_primary_status st;
+
+		repl_primary_status("push", &st);
+		if (!st.dirty && !strcmp(st.job_state, "done"))
+			return;
+		need(strcmp(st.job_state, "failed"), "the push has failed");
+		dm_wait_event("push", nr);
+	}
+}
+
 /* The peer's leg fails, so that it is lost, and is well again. */
 static void lose_peer(void)
 {
@@ -205,6 +222,24 @@ static void stop_writing(struct writer *w)
 	note("%llu writes", (unsigned long long)w->writes);
 }
 
+/* In mode sync a write that a copy is in the way of is missed. */
+static void first_sync_in_sync(void)
+{
+	struct writer w;
+
+	section("first sync, mode sync");
+	make("1 sync");
+	fill();
+	attach();
+	start_writing(&w, 9);
+	ok_errno(dm_message("push", "push full"), 0, "push full, while the workload writes");
+	wait_state("done");
+	stop_writing(&w);
+	wait_pushed();
+	same("after a first sync");
+	unmake();
+}
+
 static void first_sync(void)
 {
 	struct writer w;
@@ -219,6 +254,8 @@ static void first_sync(void)
 	ok_errno(dm_message("push", "push dirty"), EBUSY, "one at a time");
 	wait_state("done");
 	stop_writing(&w);
+	/* What was in flight when its region was copied goes once more. */
+	wait_pushed();
 	settle();
 	same("after a first sync");
 	ok(sent() >= SECTORS, "all of it was sent");
@@ -256,6 +293,87 @@ static void outage(void)
 	settle();
 	same("after the resync");
 	ok_u64(sent() - before, regions * REGION, "sent are the missing regions");
+
+	section("detach");
+	ok_errno(dm_message("push", "detach"), 0, "detach");
+	ok_errno(put(40 * BYTES, 2 * BYTES), 0, "a write without a peer");
+	attach();
+	ok_u64(missing(), 2, "is missing");
+	ok_errno(put(80 * BYTES, 4096), 0, "one with the peer");
+	ok_u64(missing(), 2, "is not");
+	before = sent();
+	ok_errno(dm_message("push", "push dirty"), 0, "push dirty");
+	wait_state("done");
+	settle();
+	same("after it");
+	ok(sent() - before <= 2 * REGION + 8, "no more than that was sent");
+	unmake();
+}
+
+/* A copy that begins and ends while a write is on its way to local. */
+static void *slow_put(void *arg)
+{
+	*(int *)arg = put(7 * BYTES, 4096);
+	return NULL;
+}
+
+static void late_write(void)
+{
+	pthread_t thread;
+	int err;
+
+	section("a write that is late");
+	make("1 async");
+	fill();
+	unmake();
+	errno = dm_make("push-local", SECTORS, "delay", "%s 0 0 %s 0 1500", local_disk, local_disk);
+	need(!errno, "a disk that writes slowly");
+	leg_make("push-peer", peer_disk, SECTORS);
+	errno = dm_make("push", SECTORS, "repl-primary", "%s - - %u 1 async",
+			dm_path("push-local"), REGION);
+	need(!errno, "a primary");
+	fd = dev_open(dm_path("push"));
+	local_fd = dev_open(local_disk);
+	peer_fd = dev_open(peer_disk);
+	attach();
+	ok_errno(dm_message("push", "dirty mark peer 0 %u", SECTORS), 0, "all is missing");
+	need(!pthread_create(&thread, NULL, slow_put, &err), "a thread");
+	/* It is counted when it has ended; that it has begun shows here. */
+	while (!strcmp(field(18), "0"))
+		;
+	ok_errno(dm_message("push", "push dirty"), 0, "push dirty, with a write on its way");
+	wait_state("done");
+	pthread_join(thread, NULL);
+	ok_errno(err, 0, "the write");
+	wait_pushed();
+	settle();
+	same("with what was late");
+	unmake();
+}
+
+/* With a cut nothing is copied. */
+static void during_cut(void)
+{
+	uint64_t before;
+
+	section("a cut");
+	make("1 async");
+	fill();
+	attach();
+	ok_errno(dm_message("push", "push full"), 0, "push full");
+	wait_state("done");
+	ok_errno(dm_message("push", "cut 1000"), 0, "a cut");
+	before = sent();
+	ok_errno(dm_message("push", "push full"), 0, "push full, before its release");
+	ok_errno(dm_message("push", "job pause"), 0, "pause");
+	ok_errno(dm_message("push", "job resume"), 0, "resume");
+	ok_errno(dm_message("push", "drain 1000"), 0, "drain");
+	ok_u64(missing(), REGIONS, "nothing has been copied");
+	ok_u64(sent(), before, "nor sent");
+	ok_str(field(15), "running", "it waits");
+	ok_errno(dm_message("push", "release 1000"), 0, "release");
+	wait_state("done");
+	same("after the release");
 	unmake();
 }
 
@@ -374,15 +492,8 @@ static void congestion(void)
 		need(!put(rnd_below(&seed, SECTORS - 32) * SECTOR, 16 * KIB), "a write");
 	ok(missing() > 0, "a peer that hangs misses %llu regions", (unsigned long long)missing());
 	leg_heal("push-peer");
-	/* Nobody says "push": there is room again. */
-	for (;;) {
-		uint32_t nr = dm_event_nr("push");
-
-		if (!missing() && !strcmp(field(15), "done"))
-			break;
-		dm_wait_event("push", nr);
-	}
-	ok(true, "it is pushed by itself");
+	wait_pushed();
+	ok(true, "there is room again: it is pushed by itself");
 	settle();
 	same("after the congestion");
 	unmake();
@@ -455,7 +566,7 @@ static void named(void)
 	ok(strstr(dm_answer, "peer 128 enabled 3 -\n") &&
 	   strstr(dm_answer, "checkpoint 128 enabled 3 -\n") &&
 	   strstr(dm_answer, "backup 128 enabled 3 -\n") &&
-	   strstr(dm_answer, "fine 8 disabled 2 -\n"), "four maps: %s", dm_answer);
+	   strstr(dm_answer, "fine 8 disabled 2 -\n"), "four maps");
 	ok_errno(dm_message("push", "dirty remove peer"), EBUSY, "some are the kernel's");
 	ok_errno(dm_message("push", "dirty mark peer 0 1 %u 1", SECTORS), EINVAL,
 		 "past the end");
@@ -475,6 +586,9 @@ int main(void)
 	local_disk = brd(0);
 	peer_disk = brd(1);
 	first_sync();
+	first_sync_in_sync();
+	late_write();
+	during_cut();
 	outage();
 	by_hand();
 	errors();
