@@ -478,12 +478,15 @@ static unsigned int chain_store_coming(void *context)
 	return atomic_read(&chain->nr_preserving);
 }
 
-static bool chain_store_bits(void *context, bool active, u64 begin,
+static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
 	struct repl_chain *chain = context;
 
-	return repl_map_bits(active ? &chain->active_map : &chain->hidden_map,
+	if (map == REPL_DISK_DIRTY)
+		return false;
+	return repl_map_bits(map == REPL_DISK_ACTIVE ? &chain->active_map :
+						       &chain->hidden_map,
 			     begin, nr, bits);
 }
 
@@ -520,6 +523,8 @@ static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
 		break;
 	case REPL_APPLY_EMPTY_ACTIVE:
 		chain_empty_map(&chain->active_map, &chain->nr_active);
+		break;
+	default:
 		break;
 	}
 	return 0;
@@ -647,6 +652,7 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->stage = old->stage;
 	chain->fenced = old->fenced;
 	chain->checkpoint_id = old->checkpoint_id;
+	chain->identity = old->identity;
 }
 
 static const enum repl_disk_stage disk_stages[REPL_NR_STAGES] = {
@@ -672,6 +678,7 @@ static void chain_get_state(struct repl_chain *chain,
 		.checkpoint = chain->checkpoint_id,
 		.stage = disk_stages[chain->stage],
 		.flags = chain->fenced ? REPL_STATE_FENCED : 0,
+		.identity = chain->identity,
 	};
 	if (chain->prepared) {
 		state->prepared = chain->prepared_id;
@@ -721,6 +728,7 @@ static void chain_take_state(struct repl_chain *chain,
 
 	chain->stage = chain_stages[state->stage];
 	chain->checkpoint_id = state->checkpoint;
+	chain->identity = state->identity;
 	chain->fenced = state->flags & REPL_STATE_FENCED;
 	chain->prepared = state->flags & REPL_STATE_PREPARED;
 	chain->prepared_id = state->prepared;
@@ -777,7 +785,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	if (chain->stage == REPL_STAGE_RUNNING)
 		flags = REPL_LOG_EMPTY_ACTIVE;
 	else if (chain->stage != REPL_STAGE_FAILOVER)
-		flags = REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_EPOCH;
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		chain_empty_map(&chain->active_map, &chain->nr_active);
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
@@ -968,17 +976,22 @@ static int chain_point_in_time(struct repl_chain *chain)
 	return r;
 }
 
-/* Record a state in which no region is in hidden or active. */
+/*
+ * Record a state in which no region is in hidden or active; and none is dirty,
+ * unless it comes after a failover.
+ */
 static int chain_record_empty(struct repl_chain *chain, enum repl_stage stage,
 			      bool fenced, u64 id)
 {
 	struct repl_meta_state state = {
 		.stage = disk_stages[stage], .checkpoint = id,
 		.flags = fenced ? REPL_STATE_FENCED : 0,
+		.identity = chain->identity,
 	};
 
-	return chain_record(chain, &state, REPL_LOG_EMPTY_HIDDEN |
-			    REPL_LOG_EMPTY_ACTIVE, 0);
+	state.identity.role = REPL_ROLE_SECONDARY;
+	return chain_record(chain, &state, fenced ? REPL_LOG_EMPTY_EPOCH :
+						    REPL_LOG_EMPTY_ALL, 0);
 }
 
 static int chain_start(struct repl_chain *chain)
@@ -1001,6 +1014,7 @@ static int chain_start(struct repl_chain *chain)
 	} else {
 		trace_repl_stage(chain, from, chain->stage);
 		DMINFO("%s: stage running", chain->name);
+		chain->identity.role = REPL_ROLE_SECONDARY;
 		chain->fenced = false;
 		chain_commit(chain, chain->checkpoint_id + 1);
 	}
@@ -1111,6 +1125,7 @@ static int chain_failover(struct repl_chain *chain)
 	struct repl_meta_state state = {
 		.stage = REPL_DISK_FAILOVER, .flags = REPL_STATE_FENCED,
 		.checkpoint = chain->checkpoint_id,
+		.identity = chain->identity,
 	};
 	bool was_closed = chain->closed;
 	int r = chain_close(chain);

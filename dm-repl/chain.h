@@ -144,6 +144,7 @@ struct repl_chain {
 	struct mutex lock;
 	struct repl_store *store;	/* NULL: maps are in memory only */
 	bool loaded;			/* what is in it */
+	struct repl_identity identity;
 	u64 checkpoint_id;
 	u64 prepared_id;
 	bool prepared;

@@ -101,12 +101,12 @@ static unsigned int store_coming(struct repl_log_io *io)
 	return store->ops->coming(store->context);
 }
 
-static bool store_bits(struct repl_log_io *io, bool active, u64 begin,
-		       unsigned int nr, u8 *bits)
+static bool store_bits(struct repl_log_io *io, enum repl_disk_map map,
+		       u64 begin, unsigned int nr, u8 *bits)
 {
 	struct repl_store *store = io_store(io);
 
-	return store->ops->bits(store->context, active, begin, nr, bits);
+	return store->ops->bits(store->context, map, begin, nr, bits);
 }
 
 static struct repl_store *reader_store(struct repl_reader *reader)

@@ -24,8 +24,8 @@
 struct repl_store_ops {
 	int (*flush)(void *context, unsigned int devs);
 	unsigned int (*coming)(void *context);
-	bool (*bits)(void *context, bool active, u64 begin, unsigned int nr,
-		     u8 *bits);
+	bool (*bits)(void *context, enum repl_disk_map map, u64 begin,
+		     unsigned int nr, u8 *bits);
 	int (*apply)(void *context, enum repl_apply what, u64 begin, u64 end);
 };
 

@@ -36,7 +36,7 @@
 #define SECTORS	 (REGIONS * REGION - 3)		/* the last one is partial */
 #define PART	 (REGIONS * REGION)
 #define META	 (3 * PART)
-#define META_SECTORS ((2 + 2 * 3 + 64) * 8u)
+#define META_SECTORS ((2 + 2 * 4 + 64) * 8u)
 #define ALL	 (META + META_SECTORS)
 #define BYTES	 ((size_t)ALL * SECTOR)
 

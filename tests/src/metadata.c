@@ -17,7 +17,7 @@
 #define REGION 8u			/* sectors */
 #define BYTES (REGION * SECTOR)
 #define BLOCK 4096u
-#define LOG_START 8u			/* block: 2 superblocks, 2 areas of 1 + 2 */
+#define LOG_START 10u			/* block: 2 superblocks, 2 areas of 1 + 3 */
 
 static struct repl_set set;
 static uint8_t *view, *secondary;	/* the model */
