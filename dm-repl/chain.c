@@ -18,6 +18,10 @@
  * With a metadata device a transition is durable before it takes place. If it
  * cannot be, nothing has changed; if nobody can say whether it is durable,
  * ingest is refused until the metadata device takes something again.
+ *
+ * A failover begins a new lineage of the data. From then on the dirty map says
+ * what another copy of the old one lacks: what is not of the checkpoint, and
+ * what the view writes. It ends with the next start.
  */
 
 #include <linux/slab.h>
@@ -428,6 +432,9 @@ static void chain_free(struct repl_chain *chain)
 	repl_readers_exit(&chain->readers);
 	repl_gate_exit(&chain->gate);
 	repl_region_ops_exit(&chain->ops);
+	if (chain->maps.sectors)
+		repl_dirty_exit(&chain->maps);
+	repl_bits_exit(&chain->dirty);
 	repl_map_exit(&chain->active_map);
 	repl_map_exit(&chain->hidden_map);
 	kfree(chain);
@@ -478,13 +485,35 @@ static unsigned int chain_store_coming(void *context)
 	return atomic_read(&chain->nr_preserving);
 }
 
+/* The bits of a bitmap block: the lowest of a byte first. */
+static bool chain_dirty_bits(const struct repl_bits *dirty, u64 begin,
+			     unsigned int nr, u8 *bits)
+{
+	bool some = false;
+	unsigned int i, j;
+
+	for (i = 0; i < nr; i += BITS_PER_LONG) {
+		unsigned int end = min_t(unsigned int, i + BITS_PER_LONG, nr);
+
+		if (!repl_bits_any(dirty, begin + i, begin + end))
+			continue;
+		/* They may be set meanwhile: each bit is looked at once. */
+		for (j = i; j < end; j++)
+			if (repl_bits_test(dirty, begin + j)) {
+				bits[j >> 3] |= 1 << (j & 7);
+				some = true;
+			}
+	}
+	return some;
+}
+
 static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
 	struct repl_chain *chain = context;
 
 	if (map == REPL_DISK_DIRTY)
-		return false;
+		return chain_dirty_bits(&chain->dirty, begin, nr, bits);
 	return repl_map_bits(map == REPL_DISK_ACTIVE ? &chain->active_map :
 						       &chain->hidden_map,
 			     begin, nr, bits);
@@ -494,6 +523,35 @@ static void chain_empty_map(struct repl_map *map, atomic64_t *nr)
 {
 	repl_map_empty(map);
 	atomic64_set(nr, 0);
+}
+
+static void chain_map_to_dirty(struct repl_chain *chain,
+			       const struct repl_map *map)
+{
+	u64 region = 0;
+
+	while (region < chain->nr_regions) {
+		u64 end = min(region + REPL_WALK_REGIONS, chain->nr_regions);
+		u64 nr;
+		bool present;
+
+		region = repl_map_next(map, region, end);
+		if (region < end) {
+			nr = repl_map_run(map, region, end, &present);
+			repl_bits_set(&chain->dirty, region, region + nr);
+			region += nr;
+		}
+		cond_resched();
+	}
+}
+
+/* What is not of the checkpoint. Nothing changes the maps meanwhile. */
+static void chain_add_to_dirty(struct repl_chain *chain)
+{
+	if (atomic64_read(&chain->nr_hidden))
+		chain_map_to_dirty(chain, &chain->hidden_map);
+	if (atomic64_read(&chain->nr_active))
+		chain_map_to_dirty(chain, &chain->active_map);
 }
 
 static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
@@ -518,13 +576,23 @@ static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
 		atomic64_sub(repl_map_set(&chain->active_map, begin, end,
 					  REPL_REGION_NONE), &chain->nr_active);
 		break;
+	case REPL_APPLY_DIRTY:
+		repl_bits_set(&chain->dirty, begin, end);
+		break;
+	case REPL_APPLY_CLEAN:
+		repl_bits_clear(&chain->dirty, begin, end);
+		break;
 	case REPL_APPLY_EMPTY_HIDDEN:
 		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 		break;
 	case REPL_APPLY_EMPTY_ACTIVE:
 		chain_empty_map(&chain->active_map, &chain->nr_active);
 		break;
-	default:
+	case REPL_APPLY_EMPTY_DIRTY:
+		repl_bits_wipe(&chain->dirty);
+		break;
+	case REPL_APPLY_DIRTY_ADD:
+		chain_add_to_dirty(chain);
 		break;
 	}
 	return 0;
@@ -588,8 +656,12 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 		goto bad;
 	*error = "Cannot allocate region maps";
 	if (repl_map_init(&chain->hidden_map, chain->nr_regions) ||
-	    repl_map_init(&chain->active_map, chain->nr_regions))
+	    repl_map_init(&chain->active_map, chain->nr_regions) ||
+	    repl_bits_init(&chain->dirty, chain->nr_regions) ||
+	    repl_dirty_init(&chain->maps, chain->len, chain->region_shift))
 		goto bad;
+	repl_dirty_reserve(&chain->maps, &chain->dirty_name, "dirty",
+			   &chain->dirty);
 	*error = "Cannot allocate workqueue";
 	chain->wq = repl_alloc_workqueue("dm-repl");
 	chain->slow_wq = repl_alloc_workqueue("dm-repl-slow");
@@ -640,6 +712,30 @@ void repl_chain_destroy(struct repl_chain *chain)
 	cancel_work_sync(&chain->worker);
 	synchronize_rcu();	/* see repl_gate_put() */
 	chain_free(chain);
+}
+
+/* Regions may have another size, and the device another length. */
+static void chain_inherit_dirty(struct repl_chain *chain,
+				const struct repl_chain *old)
+{
+	sector_t len = min(chain->len, old->len);
+	u64 region = 0;
+
+	repl_bits_wipe(&chain->dirty);
+	while ((region = repl_bits_next(&old->dirty, region)) <
+	       old->nr_regions) {
+		u64 end = region + repl_bits_run(&old->dirty, region,
+						 old->nr_regions);
+		sector_t first = (sector_t)region << old->region_shift;
+		sector_t last = min((sector_t)end << old->region_shift, len);
+
+		if (first < last)
+			repl_bits_set(&chain->dirty,
+				      first >> chain->region_shift,
+				      ((last - 1) >> chain->region_shift) + 1);
+		region = end;
+		cond_resched();
+	}
 }
 
 /**
@@ -757,11 +853,14 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	ktime_t start = ktime_get();
 	const char *why = NULL;
 	u16 flags = 0;
+	bool learns;
 	int r;
 
 	if (old) {
 		chain->job.speed = old->job.speed;
 		repl_chain_inherit(chain, old);
+		if (!chain->store)
+			chain_inherit_dirty(chain, old);
 	}
 	/* Before ingest finds it: the fence must have no gap. */
 	if (!chain->store) {
@@ -771,6 +870,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 
 	chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 	chain_empty_map(&chain->active_map, &chain->nr_active);
+	repl_bits_wipe(&chain->dirty);
 	r = repl_store_open(chain->store, chain->len,
 			    repl_region_sector(chain, 1), &state, &why);
 	if (r) {
@@ -778,18 +878,25 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 		return r;
 	}
 	/* One that knows nothing yet learns from the chain before. */
-	if (!old || state.stage != REPL_DISK_NONE || state.checkpoint)
+	learns = old && state.stage == REPL_DISK_NONE && !state.checkpoint &&
+		 state.identity.role == REPL_ROLE_NONE;
+	if (learns)
+		chain_inherit_dirty(chain, old);
+	else
 		chain_take_state(chain, &state);
 
 	/* What the view wrote to a running chain ends with it. */
 	if (chain->stage == REPL_STAGE_RUNNING)
-		flags = REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_ACTIVE | REPL_LOG_EMPTY_DIRTY;
 	else if (chain->stage != REPL_STAGE_FAILOVER)
 		flags = REPL_LOG_EMPTY_EPOCH;
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		chain_empty_map(&chain->active_map, &chain->nr_active);
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
 		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+	/* A failover that could not be recorded may have left some. */
+	if (flags & REPL_LOG_EMPTY_DIRTY)
+		repl_bits_wipe(&chain->dirty);
 
 	/*
 	 * What this secondary holds is gone on from, as it was found: what is
@@ -803,16 +910,19 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	chain_get_state(chain, &state);
 	repl_log_set_errors(&chain->store->log, chain->errors);
 	r = chain_record(chain, &state, flags, 0);
+	if (!r && learns && repl_bits_count(&chain->dirty))
+		r = repl_log_rewrite(&chain->store->log);
 	if (r) {
 		DMERR("%s: cannot write to the metadata device", chain->name);
 		return r;
 	}
 	chain->loaded = true;
 	chain_set_ingest(chain);
-	DMINFO("%s: stage %s, checkpoint %llu, %llu in hidden, %llu in active; read in %lld ms",
+	DMINFO("%s: %s, checkpoint %llu, %llu in hidden, %llu in active, %llu dirty; read in %lld ms",
 	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
 	       (u64)atomic64_read(&chain->nr_hidden),
 	       (u64)atomic64_read(&chain->nr_active),
+	       repl_bits_count(&chain->dirty),
 	       ktime_ms_delta(ktime_get(), start));
 	return 0;
 }
@@ -1016,6 +1126,7 @@ static int chain_start(struct repl_chain *chain)
 		DMINFO("%s: stage running", chain->name);
 		chain->identity.role = REPL_ROLE_SECONDARY;
 		chain->fenced = false;
+		repl_bits_wipe(&chain->dirty);
 		chain_commit(chain, chain->checkpoint_id + 1);
 	}
 	chain_open(chain);
@@ -1115,6 +1226,15 @@ static void chain_merge(struct repl_chain *chain)
 	chain_open(chain);
 }
 
+/* What is not of the checkpoint is no part of the old lineage. */
+static void chain_new_lineage(struct repl_chain *chain,
+			      struct repl_identity *identity)
+{
+	memcpy(identity->parent, identity->lineage, REPL_UUID_SIZE);
+	identity->parent_checkpoint = chain->checkpoint_id;
+	generate_random_uuid(identity->lineage);
+}
+
 /*
  * With a metadata device all that there is to merge is durable before the view
  * takes its first write: hidden's regions are already; active's have been noted
@@ -1132,9 +1252,14 @@ static int chain_failover(struct repl_chain *chain)
 
 	if (r)
 		return r;
-	r = chain_record(chain, &state, 0, atomic64_read(&chain->nr_active) ?
+	chain_new_lineage(chain, &state.identity);
+	/* Before the record: a compaction that begins behind it reads the map. */
+	chain_add_to_dirty(chain);
+	r = chain_record(chain, &state, REPL_LOG_DIRTY_ADD,
+			 atomic64_read(&chain->nr_active) ?
 			 REPL_LOG_DEV_ACTIVE : 0);
 	if (r) {
+		repl_bits_wipe(&chain->dirty);
 		if (!was_closed)
 			chain_open(chain);
 		return r;
@@ -1142,6 +1267,7 @@ static int chain_failover(struct repl_chain *chain)
 	WRITE_ONCE(chain->prepared, false);
 	repl_job_cancel(&chain->job);	/* a fill */
 	chain->fenced = true;
+	chain->identity = state.identity;
 	chain_merge(chain);
 	return 0;
 }
@@ -1385,6 +1511,86 @@ static int msg_fill(struct chain_args *args)
 	return 0;
 }
 
+/* A lineage, or "-" for none. */
+static unsigned int chain_emit_uuid(const u8 *uuid, char *result,
+				    unsigned int maxlen)
+{
+	if (!memchr_inv(uuid, 0, REPL_UUID_SIZE))
+		return scnprintf(result, maxlen, " -");
+	return scnprintf(result, maxlen, " %pUb", uuid);
+}
+
+static const char * const role_names[REPL_NR_ROLES] = {
+	[REPL_ROLE_NONE]	= "none",
+	[REPL_ROLE_SECONDARY]	= "secondary",
+	[REPL_ROLE_PRIMARY]	= "primary",
+};
+
+/* <role> <lineage> <parent> <parent checkpoint> <checkpoint> <dirty regions> */
+static int msg_identity(struct chain_args *args)
+{
+	const struct repl_chain *chain = args->chain;
+	const struct repl_identity *id = &chain->identity;
+	unsigned int maxlen = args->maxlen;
+	char *result = args->result;
+	unsigned int sz = 0;
+
+	DMEMIT("%s", role_names[id->role]);
+	sz += chain_emit_uuid(id->lineage, result + sz, maxlen - sz);
+	sz += chain_emit_uuid(id->parent, result + sz, maxlen - sz);
+	DMEMIT(" %llu %llu %llu", id->parent_checkpoint, chain->checkpoint_id,
+	       repl_bits_count(&chain->dirty));
+	return 1;
+}
+
+/* Whose data it holds now, or will: what it has left before is forgotten. */
+static int msg_lineage(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	struct repl_meta_state state;
+	uuid_t lineage;
+	int r;
+
+	if (uuid_parse(args->argv[0], &lineage) || uuid_is_null(&lineage)) {
+		DMERR("%s: lineage: '%s' is not a UUID", chain->name,
+		      args->argv[0]);
+		return -EINVAL;
+	}
+	r = chain_close(chain);
+	if (r)
+		return r;
+	chain_get_state(chain, &state);
+	if (memcmp(state.identity.lineage, &lineage, REPL_UUID_SIZE)) {
+		memcpy(state.identity.lineage, &lineage, REPL_UUID_SIZE);
+		memset(state.identity.parent, 0, REPL_UUID_SIZE);
+		state.identity.parent_checkpoint = 0;
+		r = chain_record(chain, &state, 0, 0);
+		if (!r)
+			chain->identity = state.identity;
+	}
+	chain_open(chain);
+	return r;
+}
+
+/* The map is a part of the stages: it can be looked at. */
+static int msg_dirty(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	const char *why;
+	int r;
+
+	if (strcmp(args->argv[0], "list") && strcmp(args->argv[0], "extents")) {
+		DMERR("%s: dirty %s: a secondary's map can be listed only",
+		      chain->name, args->argv[0]);
+		return -EINVAL;
+	}
+	r = repl_dirty_message(&chain->maps, args->argc + 1, args->argv - 1,
+			       args->result, args->maxlen, &why);
+	if (r < 0)
+		DMERR("%s: dirty %s: %s", chain->name, args->argv[0], why);
+	return r;
+}
+
 #define IN(stage) BIT(REPL_STAGE_##stage)
 #define ANYWHERE (BIT(REPL_NR_STAGES) - 1)
 
@@ -1407,6 +1613,9 @@ static const struct chain_message {
 	{ "clear_error", 0, 0, ANYWHERE, true, msg_clear_error },
 	{ "job", 1, 2, ANYWHERE, true, msg_job },
 	{ "fill", 1, 2, IN(RUNNING), false, msg_fill },
+	{ "identity", 0, 0, ANYWHERE, true, msg_identity },
+	{ "lineage", 1, 1, IN(NONE) | IN(DONE), false, msg_lineage },
+	{ "dirty", 1, 3, ANYWHERE, true, msg_dirty },
 };
 
 /**

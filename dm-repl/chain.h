@@ -12,7 +12,7 @@
  *	     /   |   \
  *	cbw.c view.c merge.c	 what moves regions
  *	     \   |   /
- *	gate  readers  region-op  region-map  copy  job
+ *	gate  readers  region-op  region-map  dirty  copy  job
  *	store > log > meta	 the metadata device
  *
  * Lock order: chain->lock (transitions) > registry_lock (origin.c) > job.lock
@@ -30,6 +30,7 @@
 
 #include "compat.h"
 #include "copy.h"
+#include "dirty.h"
 #include "gate.h"
 #include "job.h"
 #include "log.h"
@@ -114,6 +115,7 @@ struct repl_chain {
 	struct block_device *active;
 	struct repl_map hidden_map;
 	struct repl_map active_map;
+	struct repl_bits dirty;		/* since a failover; see view_mark() */
 	struct repl_gate gate;
 	struct repl_readers readers;
 
@@ -145,6 +147,8 @@ struct repl_chain {
 	struct repl_store *store;	/* NULL: maps are in memory only */
 	bool loaded;			/* what is in it */
 	struct repl_identity identity;
+	struct repl_dirty maps;		/* the dirty map by its name */
+	struct repl_dirty_map dirty_name;
 	u64 checkpoint_id;
 	u64 prepared_id;
 	bool prepared;

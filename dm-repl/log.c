@@ -283,6 +283,7 @@ static int compact_area(struct repl_log *log)
 	u64 index = layout->summary_blocks;
 	int r;
 
+	/* The barriers pair with those of repl_map_set(). */
 	while (index--) {
 		u64 begin = index * REPL_BITMAP_BITS;
 		u64 end = min(begin + REPL_BITMAP_BITS,
@@ -290,10 +291,10 @@ static int compact_area(struct repl_log *log)
 
 		memset(log->summary, 0, REPL_BLOCK_SIZE);
 		r = compact_bitmaps(log, REPL_DISK_ACTIVE, begin, end);
-		smp_rmb();	/* pairs with the barriers of repl_map_set() */
+		smp_rmb();	/* active's map, then hidden's */
 		if (!r)
 			r = compact_bitmaps(log, REPL_DISK_HIDDEN, begin, end);
-		smp_rmb();
+		smp_rmb();	/* hidden's map, then dirty's */
 		if (!r)
 			r = compact_bitmaps(log, REPL_DISK_DIRTY, begin, end);
 		if (!r)
@@ -865,6 +866,23 @@ int repl_log_sync(struct repl_log *log)
 	struct log_wait wait = { .entry = { .kind = REPL_LOG_BARRIER } };
 
 	return log_wait(log, &wait);
+}
+
+/**
+ * repl_log_rewrite() - the maps are not what the log says: write all of them
+ * @log: log
+ *
+ * Context: process; waits.
+ * Return: 0 or a negative errno.
+ */
+int repl_log_rewrite(struct repl_log *log)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&log->lock, flags);
+	log->lost = true;
+	spin_unlock_irqrestore(&log->lock, flags);
+	return repl_log_sync(log);
 }
 
 /*

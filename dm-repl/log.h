@@ -188,6 +188,7 @@ void repl_log_set_errors(struct repl_log *log, u32 errors);
 int repl_log_change(struct repl_log *log, const struct repl_meta_state *state,
 		    u16 flags, unsigned int flush, unsigned int *dev);
 int repl_log_sync(struct repl_log *log);
+int repl_log_rewrite(struct repl_log *log);
 int repl_log_format(struct repl_log *log);
 
 /* Used by the two works, and by tests. */

@@ -28,6 +28,8 @@
 void *sim_alloc(size_t n);
 void sim_free(void *p);
 #undef vzalloc
+#undef kzalloc
+#undef kfree
 #undef vfree
 #undef kvfree
 #define vzalloc(n)	sim_alloc(n)
@@ -68,28 +70,11 @@ static inline void list_del_init(struct list_head *e)
 	INIT_LIST_HEAD(e);
 }
 
-static inline void list_move_tail(struct list_head *e, struct list_head *l)
-{
-	list_del_init(e);
-	list_add_tail(e, l);
-}
-
 static inline void list_splice_tail_init(struct list_head *from, struct list_head *l)
 {
 	while (!list_empty(from))
 		list_move_tail(from->next, l);
 }
-
-#define list_entry(p, type, member) container_of(p, type, member)
-#define list_for_each_entry(p, l, member)				\
-	for (p = list_entry((l)->next, __typeof__(*p), member);		\
-	     &p->member != (l);						\
-	     p = list_entry(p->member.next, __typeof__(*p), member))
-#define list_for_each_entry_safe(p, n, l, member)			\
-	for (p = list_entry((l)->next, __typeof__(*p), member),		\
-	     n = list_entry(p->member.next, __typeof__(*p), member);	\
-	     &p->member != (l);						\
-	     p = n, n = list_entry(n->member.next, __typeof__(*n), member))
 
 /* works, completions */
 #define INIT_WORK(w, f) do { (w)->func = (f); (w)->pending = false; } while (0)
@@ -110,6 +95,7 @@ struct completion {
 #define complete(c)		((c)->done = true)
 void wait_for_completion(struct completion *c);
 void sim_yield(void);
+#undef cond_resched
 #define cond_resched()	sim_yield()
 
 /* block devices: dm-io, waiting for the end */
