@@ -485,35 +485,13 @@ static unsigned int chain_store_coming(void *context)
 	return atomic_read(&chain->nr_preserving);
 }
 
-/* The bits of a bitmap block: the lowest of a byte first. */
-static bool chain_dirty_bits(const struct repl_bits *dirty, u64 begin,
-			     unsigned int nr, u8 *bits)
-{
-	bool some = false;
-	unsigned int i, j;
-
-	for (i = 0; i < nr; i += BITS_PER_LONG) {
-		unsigned int end = min_t(unsigned int, i + BITS_PER_LONG, nr);
-
-		if (!repl_bits_any(dirty, begin + i, begin + end))
-			continue;
-		/* They may be set meanwhile: each bit is looked at once. */
-		for (j = i; j < end; j++)
-			if (repl_bits_test(dirty, begin + j)) {
-				bits[j >> 3] |= 1 << (j & 7);
-				some = true;
-			}
-	}
-	return some;
-}
-
 static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
 	struct repl_chain *chain = context;
 
 	if (map == REPL_DISK_DIRTY)
-		return chain_dirty_bits(&chain->dirty, begin, nr, bits);
+		return repl_bits_bytes(&chain->dirty, begin, nr, bits);
 	return repl_map_bits(map == REPL_DISK_ACTIVE ? &chain->active_map :
 						       &chain->hidden_map,
 			     begin, nr, bits);
@@ -611,7 +589,7 @@ static int chain_create_store(struct repl_chain *chain,
 {
 	struct repl_store *store;
 
-	store = repl_store_create(params->metadata, params->len,
+	store = repl_store_create(params->md, params->metadata, params->len,
 				  params->region_size, &chain_store_ops, chain,
 				  error);
 	if (IS_ERR(store))
@@ -918,7 +896,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	}
 	chain->loaded = true;
 	chain_set_ingest(chain);
-	DMINFO("%s: %s, checkpoint %llu, %llu in hidden, %llu in active, %llu dirty; read in %lld ms",
+	DMINFO("%s: %s, checkpoint %llu; hidden %llu, active %llu, dirty %llu; read in %lld ms",
 	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
 	       (u64)atomic64_read(&chain->nr_hidden),
 	       (u64)atomic64_read(&chain->nr_active),
@@ -1226,15 +1204,6 @@ static void chain_merge(struct repl_chain *chain)
 	chain_open(chain);
 }
 
-/* What is not of the checkpoint is no part of the old lineage. */
-static void chain_new_lineage(struct repl_chain *chain,
-			      struct repl_identity *identity)
-{
-	memcpy(identity->parent, identity->lineage, REPL_UUID_SIZE);
-	identity->parent_checkpoint = chain->checkpoint_id;
-	generate_random_uuid(identity->lineage);
-}
-
 /*
  * With a metadata device all that there is to merge is durable before the view
  * takes its first write: hidden's regions are already; active's have been noted
@@ -1252,7 +1221,8 @@ static int chain_failover(struct repl_chain *chain)
 
 	if (r)
 		return r;
-	chain_new_lineage(chain, &state.identity);
+	/* What is not of the checkpoint is no part of the old one. */
+	repl_identity_leave(&state.identity, chain->checkpoint_id);
 	/* Before the record: a compaction that begins behind it reads the map. */
 	chain_add_to_dirty(chain);
 	r = chain_record(chain, &state, REPL_LOG_DIRTY_ADD,
@@ -1511,36 +1481,13 @@ static int msg_fill(struct chain_args *args)
 	return 0;
 }
 
-/* A lineage, or "-" for none. */
-static unsigned int chain_emit_uuid(const u8 *uuid, char *result,
-				    unsigned int maxlen)
-{
-	if (!memchr_inv(uuid, 0, REPL_UUID_SIZE))
-		return scnprintf(result, maxlen, " -");
-	return scnprintf(result, maxlen, " %pUb", uuid);
-}
-
-static const char * const role_names[REPL_NR_ROLES] = {
-	[REPL_ROLE_NONE]	= "none",
-	[REPL_ROLE_SECONDARY]	= "secondary",
-	[REPL_ROLE_PRIMARY]	= "primary",
-};
-
-/* <role> <lineage> <parent> <parent checkpoint> <checkpoint> <dirty regions> */
 static int msg_identity(struct chain_args *args)
 {
 	const struct repl_chain *chain = args->chain;
-	const struct repl_identity *id = &chain->identity;
-	unsigned int maxlen = args->maxlen;
-	char *result = args->result;
-	unsigned int sz = 0;
 
-	DMEMIT("%s", role_names[id->role]);
-	sz += chain_emit_uuid(id->lineage, result + sz, maxlen - sz);
-	sz += chain_emit_uuid(id->parent, result + sz, maxlen - sz);
-	DMEMIT(" %llu %llu %llu", id->parent_checkpoint, chain->checkpoint_id,
-	       repl_bits_count(&chain->dirty));
-	return 1;
+	return repl_identity_show(&chain->identity, chain->checkpoint_id,
+				  repl_bits_count(&chain->dirty), args->result,
+				  args->maxlen);
 }
 
 /* Whose data it holds now, or will: what it has left before is forgotten. */
@@ -1548,10 +1495,10 @@ static int msg_lineage(struct chain_args *args)
 {
 	struct repl_chain *chain = args->chain;
 	struct repl_meta_state state;
-	uuid_t lineage;
+	u8 lineage[REPL_UUID_SIZE];
 	int r;
 
-	if (uuid_parse(args->argv[0], &lineage) || uuid_is_null(&lineage)) {
+	if (repl_lineage_parse(args->argv[0], lineage)) {
 		DMERR("%s: lineage: '%s' is not a UUID", chain->name,
 		      args->argv[0]);
 		return -EINVAL;
@@ -1560,10 +1507,7 @@ static int msg_lineage(struct chain_args *args)
 	if (r)
 		return r;
 	chain_get_state(chain, &state);
-	if (memcmp(state.identity.lineage, &lineage, REPL_UUID_SIZE)) {
-		memcpy(state.identity.lineage, &lineage, REPL_UUID_SIZE);
-		memset(state.identity.parent, 0, REPL_UUID_SIZE);
-		state.identity.parent_checkpoint = 0;
+	if (repl_identity_set_lineage(&state.identity, lineage)) {
 		r = chain_record(chain, &state, 0, 0);
 		if (!r)
 			chain->identity = state.identity;

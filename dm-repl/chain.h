@@ -13,7 +13,7 @@
  *	cbw.c view.c merge.c	 what moves regions
  *	     \   |   /
  *	gate  readers  region-op  region-map  dirty  copy  job
- *	store > log > meta	 the metadata device
+ *	store > log > meta	 the metadata device; identity
  *
  * Lock order: chain->lock (transitions) > registry_lock (origin.c) > job.lock
  * > ops.lock > deferred_lock, gate.lock, grace_lock, error_lock > log.lock
@@ -32,6 +32,7 @@
 #include "copy.h"
 #include "dirty.h"
 #include "gate.h"
+#include "identity.h"
 #include "job.h"
 #include "log.h"
 #include "readers.h"
@@ -169,6 +170,7 @@ struct repl_chain {
 };
 
 struct repl_chain_params {
+	struct mapped_device *md;	/* the view */
 	struct block_device *secondary;
 	struct block_device *hidden;
 	struct block_device *active;

@@ -12,6 +12,8 @@
  * fibers that stop at each I/O, while everything else goes on. The model says
  * what the view must show: always while it lives, and after each crash.
  *
+ * Each fourth world is a primary's: see sim-primary.h.
+ *
  * A world has new disks and a seed of its own; "replay:" names it.
  */
 #include "shim.h"
@@ -22,8 +24,10 @@
 #include <time.h>
 #include <ucontext.h>
 
+#include "identity.h"
 #include "region-map.h"
 #include "store.h"
+#include "track.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -123,7 +127,7 @@ struct fiber {
 	bool running;
 };
 
-#define NFIBERS 3			/* commit, compact, gather */
+#define NFIBERS 4			/* commit, compact, gather; round */
 static struct fiber fibers[NFIBERS];
 static struct fiber *current;		/* NULL: main */
 static ucontext_t main_ctx;
@@ -250,10 +254,14 @@ void cancel_work_sync(struct work_struct *work)
 		if (f->work != work)
 			continue;
 		work->pending = false;
+		/* What it waits for may be another one's. */
 		while (f->running) {
 			fiber_run(f);
 			work->pending = false;
+			if (f->running)
+				fibers_step(true);
 		}
+		work->pending = false;
 		f->work = NULL;
 	}
 }
@@ -261,6 +269,8 @@ void cancel_work_sync(struct work_struct *work)
 static void show_in_flight(void);
 void wait_for_completion(struct completion *c)
 {
+	while (!c->done && current)
+		to_main();
 	while (!c->done)
 		if (!fibers_step(true)) {
 			show_in_flight();
@@ -1871,7 +1881,7 @@ static bool activate(void)
 
 	if (attempts++ > 2)
 		memset(&weather, 0, sizeof(weather));
-	store = repl_store_create(&meta_bdev, nr_regions * 8, 8, &store_ops, NULL, &error);
+	store = repl_store_create(NULL, &meta_bdev, nr_regions * 8, 8, &store_ops, NULL, &error);
 	if (IS_ERR(store)) {
 		r = PTR_ERR(store);
 		store = NULL;
@@ -2184,6 +2194,8 @@ static void world(u64 seed, u64 steps)
 	total_steps += world_step;
 }
 
+#include "sim-primary.h"
+
 /* Compaction fails, and the log fills up with errors: a failover takes place. */
 static void reserve(void)
 {
@@ -2238,14 +2250,19 @@ int main(int argc, char **argv)
 	if (!verbose)
 		reserve();
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
-		world(seed, steps);
+		if (seed & 3)
+			world(seed, steps);
+		else
+			primary_world(seed, steps);
 	if (shim_warnings)
 		fail("warnings");
-	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
+	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu releases, %llu writes that waited, %llu rounds, %llu healed, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
 	       (unsigned long long)total_steps, (unsigned long long)(seed - first),
 	       (unsigned long long)first, (unsigned long long)nr_crashes,
 	       (unsigned long long)nr_restarts, (unsigned long long)nr_cleans,
 	       (unsigned long long)nr_checkpoints, (unsigned long long)nr_failovers,
+	       (unsigned long long)nr_released, (unsigned long long)nr_waits,
+	       (unsigned long long)nr_cleared, (unsigned long long)nr_healed,
 	       (unsigned long long)nr_ambiguous, (unsigned long long)nr_corrupted,
 	       (unsigned long long)nr_refused, now() - start);
 	return 0;
