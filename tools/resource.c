@@ -337,8 +337,8 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 		if (!there && primary_make(resource, i, name, sectors, "-", error))
 			return -1;
 		return error_set(error, REPL_EXIT_REFUSED,
-				 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
-				 name, resource->config->name);
+				 "%s works, but nothing is forwarded: 'replctl sync --full %s', or, when both disks hold the same, 'replctl adjust --in-sync %s'",
+				 name, resource->config->name, resource->config->name);
 	}
 	imported = in_sync ? import_live(resource, i, name, peer, sizeof(peer), &was, &why) :
 			     dataleg_import(resource, i, peer, sizeof(peer), &why);
