@@ -255,7 +255,7 @@ int repl_job_resume(struct repl_job *job)
  * Waits for the pieces in flight.
  *
  * Return: 0, -EBUSY if there is none, -EOPNOTSUPP if this one must run to its
- * end. Context: process.
+ * end, -ERESTARTSYS if the caller was killed while it waited. Context: process.
  */
 int repl_job_cancel(struct repl_job *job)
 {
@@ -271,7 +271,8 @@ int repl_job_cancel(struct repl_job *job)
 	mutex_unlock(&job->lock);
 
 	if (!r)
-		wait_event(job->idle, !atomic_read(&job->in_flight));
+		r = wait_event_killable(job->idle,
+					!atomic_read(&job->in_flight));
 	return r;
 }
 

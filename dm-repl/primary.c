@@ -5,98 +5,66 @@
  *	repl-primary <local> <peer|-> <metadata|-> <region_size>
  *		     [<#features> <feature>...]
  *
- * Reads go to local, writes to both legs. In mode sync a write ends when both
- * legs have. An error of the peer's leg never reaches the workload: it is
- * latched, nothing more is forwarded, and whoever takes checkpoints must look
- * (the pair has diverged).
+ * Reads go to local. A write passes the gate, is marked in the dirty maps
+ * (invariant 7: before either leg is sent), and goes
  *
- * The peer's leg is a clone that lies in the per-bio data and holds one more
- * count on the bio: no allocation, and the bio ends with its last leg.
+ *	async	to local; its data waits in the window for the peer (window.h)
+ *	sync	to both legs (primary-sync.c)
+ *
+ * An error of the peer's leg never reaches the workload: it is latched, nothing
+ * more is forwarded, and what the peer has not got is in the map `peer'. A push
+ * brings it there (push.h).
+ *
+ * A cut is a point in time of the workload's writes: the map `checkpoint' is
+ * frozen, and what comes later waits in the window until the peer has committed
+ * the checkpoint (primary-message.c).
  */
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/log2.h>
 #include <linux/mutex.h>
-#include <linux/percpu.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat.h"
-#include "gate.h"
-#include "targets.h"
+#include "primary.h"
 
-#define DM_MSG_PREFIX "repl-primary"
-
-enum primary_error {
-	PRIMARY_ERR_PEER_WRITE,
-	PRIMARY_ERR_PEER_FLUSH,
-	PRIMARY_NR_ERRORS,
-};
+#define PRIMARY_WINDOW_KIB	8192U
+#define PRIMARY_WINDOW_MIN	256U
+#define PRIMARY_WINDOW_MAX	1048576U
+#define PRIMARY_TIMEOUT_MS	10000U
+#define PRIMARY_TIMEOUT_MIN	100U
+#define PRIMARY_TIMEOUT_MAX	600000U
+/* The largest write in sectors; the window has room for two. */
+#define PRIMARY_MAX_IO		2048U
 
 static const char * const primary_errors[PRIMARY_NR_ERRORS] = {
 	[PRIMARY_ERR_PEER_WRITE]	= "peer-write",
 	[PRIMARY_ERR_PEER_FLUSH]	= "peer-flush",
+	[PRIMARY_ERR_PEER_TIMEOUT]	= "peer-timeout",
+	[PRIMARY_ERR_PUSH_READ]		= "push-read",
 };
 
 /* The table that is live hands over to the one that replaces it. */
 static DEFINE_MUTEX(primaries_lock);
 static LIST_HEAD(primaries);
 
-/* Written by one CPU, summed for status. */
-struct primary_count {
-	u64 writes;
-	u64 forwarded;
-};
-
-struct repl_primary {
-	struct dm_target *ti;
-	struct dm_dev *local;
-	struct block_device *peer_bdev;	/* changes behind the closed gate */
-	bool failed;			/* forward nothing more */
-	struct repl_gate gate;		/* writes pass it */
-	struct primary_count __percpu *count;
-
-	struct workqueue_struct *wq;
-	struct work_struct late_work;
-	spinlock_t late_lock;		/* late */
-	struct bio_list late;		/* peer's legs for late_work */
-
-	struct mutex lock;		/* attach, detach */
-	struct dm_dev *peer;
-	bool detached;			/* by message */
-	spinlock_t error_lock;		/* errors, first_*, peer_name */
-	char peer_name[16];
-	unsigned long errors;
-	int first_errno;
-	sector_t first_sector;
-	struct work_struct event_work;
-
-	struct list_head list;		/* of live ones: primaries */
-	sector_t region_size;
-	bool sync_word;			/* given on the table line */
-};
-
-struct primary_io {
-	struct repl_primary *primary;
-	sector_t sector;
-	unsigned int sectors;
-	bool gated;
-	bool forwarded;
-	bool late;			/* discard or zeroes: local goes first */
-	bool as_data;			/* the peer cannot write zeroes */
-	struct bio peer;
-};
-
-static struct primary_io *primary_io(struct bio *bio)
-{
-	return dm_per_bio_data(bio, sizeof(struct primary_io));
-}
-
 /*
- * ---- The peer's leg ----
+ * ---- Errors ----
  */
 
-static void primary_latch(struct repl_primary *p, enum primary_error error,
-			  int err, sector_t sector)
+/**
+ * primary_latch() - keep an error for the status
+ * @p: primary
+ * @error: class
+ * @err: negative errno
+ * @sector: where
+ *
+ * Context: any.
+ */
+void primary_latch(struct repl_primary *p, enum primary_error error, int err,
+		   sector_t sector)
 {
 	unsigned long flags;
 	bool fresh;
@@ -110,12 +78,12 @@ static void primary_latch(struct repl_primary *p, enum primary_error error,
 	p->errors |= BIT(error);
 	spin_unlock_irqrestore(&p->error_lock, flags);
 
-	WRITE_ONCE(p->failed, true);
 	if (!fresh)
 		return;
-	DMERR_LIMIT("%s: %s error %d at sector %llu: peer detached",
+	DMERR_LIMIT("%s: %s error %d at sector %llu%s",
 		    dm_table_device_name(p->ti->table), primary_errors[error],
-		    err, (unsigned long long)sector);
+		    err, (unsigned long long)sector,
+		    error == PRIMARY_ERR_PUSH_READ ? "" : ": peer detached");
 	queue_work(p->wq, &p->event_work);
 }
 
@@ -127,155 +95,130 @@ static void primary_event(struct work_struct *work)
 	dm_table_event(p->ti->table);
 }
 
-/* The peer's leg is over; the bio may be gone on return. */
-static void peer_done(struct bio *peer, blk_status_t status)
-{
-	struct primary_io *io = container_of(peer, struct primary_io, peer);
-	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+/*
+ * ---- What window and push want of us ----
+ */
 
-	if (unlikely(status))
-		primary_latch(io->primary, io->sectors ?
-			      PRIMARY_ERR_PEER_WRITE : PRIMARY_ERR_PEER_FLUSH,
-			      blk_status_to_errno(status), io->sector);
-	else
-		io->forwarded = true;
-	bio_uninit(peer);
-	bio_endio(bio);
+static struct repl_primary *window_primary(struct repl_window *window)
+{
+	return container_of(window, struct repl_primary, window);
 }
 
-/* Leave the peer's leg to peer_late_work(). */
-static void peer_send_late(struct repl_primary *p, struct bio *peer)
+static void window_error(struct repl_window *window, enum repl_peer_error error,
+			 int err, sector_t sector)
 {
-	unsigned long flags;
+	static const enum primary_error classes[] = {
+		[REPL_PEER_WRITE]	= PRIMARY_ERR_PEER_WRITE,
+		[REPL_PEER_FLUSH]	= PRIMARY_ERR_PEER_FLUSH,
+		[REPL_PEER_TIMEOUT]	= PRIMARY_ERR_PEER_TIMEOUT,
+	};
 
-	rcu_read_lock();	/* the bio may end at once, and we with it */
-	spin_lock_irqsave(&p->late_lock, flags);
-	bio_list_add(&p->late, peer);
-	spin_unlock_irqrestore(&p->late_lock, flags);
-	queue_work(p->wq, &p->late_work);
-	rcu_read_unlock();
+	primary_latch(window_primary(window), classes[error], err, sector);
 }
 
-static bool peer_not_supported(blk_status_t status)
+static void window_relieved(struct repl_window *window)
 {
-	return status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET;
+	repl_push_auto(&window_primary(window)->push);
 }
 
-static void peer_endio(struct bio *peer)
+static void window_left(struct repl_window *window)
 {
-	struct primary_io *io = container_of(peer, struct primary_io, peer);
-	blk_status_t status = peer->bi_status;
-
-	if (unlikely(peer_not_supported(status))) {
-		switch (bio_op(peer)) {
-		case REQ_OP_DISCARD:
-			status = BLK_STS_OK;	/* dropped */
-			break;
-		case REQ_OP_WRITE_ZEROES:
-			io->as_data = true;
-			peer_send_late(io->primary, peer);
-			return;
-		default:
-			break;
-		}
-	}
-	peer_done(peer, status);
+	repl_job_poke(&window_primary(window)->push.job);
 }
 
-static void peer_late(struct repl_primary *p, struct bio *peer)
+static u64 primary_writes(struct repl_primary *p)
 {
-	struct primary_io *io = container_of(peer, struct primary_io, peer);
-	bool discard = bio_op(peer) == REQ_OP_DISCARD;
-	int r;
+	u64 sum = 0;
+	int cpu;
 
-	if (discard && !bdev_max_discard_sectors(p->peer_bdev)) {
-		peer_done(peer, BLK_STS_OK);	/* dropped */
-	} else if (!discard && (io->as_data ||
-				!bdev_write_zeroes_sectors(p->peer_bdev))) {
-		/* Falls back to data, whatever the device had announced. */
-		r = blkdev_issue_zeroout(p->peer_bdev, io->sector, io->sectors,
-					 GFP_NOIO, 0);
-		peer_done(peer, errno_to_blk_status(r));
-	} else {
-		submit_bio_noacct(peer);
-	}
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu_ptr(p->count, cpu)->writes);
+	return sum;
 }
 
-static void peer_late_work(struct work_struct *work)
+static struct repl_primary *push_primary(struct repl_push *push)
 {
-	struct repl_primary *p = container_of(work, struct repl_primary,
-					      late_work);
-	struct bio_list late = BIO_EMPTY_LIST;
-	struct bio *peer;
-
-	spin_lock_irq(&p->late_lock);
-	bio_list_merge(&late, &p->late);
-	bio_list_init(&p->late);
-	spin_unlock_irq(&p->late_lock);
-
-	while ((peer = bio_list_pop(&late)))
-		peer_late(p, peer);
+	return container_of(push, struct repl_primary, push);
 }
 
-static void peer_prepare(struct bio *peer)
+static u64 push_writes(struct repl_push *push)
 {
-	peer->bi_end_io = peer_endio;
-	peer->bi_opf &= ~REQ_POLLED;	/* nobody polls the peer */
+	return primary_writes(push_primary(push));
 }
 
-/* Start the peer's leg of @bio. */
-static void peer_send(struct repl_primary *p, struct bio *bio)
+static void push_read_error(struct repl_push *push, int err, sector_t sector)
 {
-	struct primary_io *io = primary_io(bio);
-
-	if (bio_init_clone(p->peer_bdev, &io->peer, bio, GFP_NOWAIT)) {
-		primary_latch(p, PRIMARY_ERR_PEER_WRITE, -ENOMEM, io->sector);
-		return;
-	}
-	peer_prepare(&io->peer);
-	bio_inc_remaining(bio);
-	submit_bio_noacct(&io->peer);
+	primary_latch(push_primary(push), PRIMARY_ERR_PUSH_READ, err, sector);
 }
+
+static void push_ended(struct repl_push *push, bool done)
+{
+	struct repl_primary *p = push_primary(push);
+
+	queue_work(p->wq, &p->event_work);
+}
+
+static const struct repl_push_ops primary_push_ops = {
+	.writes = push_writes,
+	.read_error = push_read_error,
+	.ended = push_ended,
+};
 
 /*
  * ---- Data path ----
  */
 
-static bool primary_has_peer(struct repl_primary *p)
+/* All writes, before either leg is sent. */
+static void primary_mark(struct repl_primary *p, struct primary_io *io)
 {
-	return p->peer_bdev && !READ_ONCE(p->failed);
+	repl_bits_set(&p->checkpoint, io->sector >> p->region_shift,
+		      ((io->sector + io->sectors - 1) >> p->region_shift) + 1);
+	repl_dirty_mark(&p->dirty, io->sector, io->sectors);
 }
 
-/* A write that is inside the gate. */
-static void primary_write(struct repl_primary *p, struct bio *bio)
+/* A write inside the gate: false: it is parked, outside, and not ours. */
+static bool primary_write(struct repl_primary *p, struct bio *bio, bool again)
 {
 	struct primary_io *io = primary_io(bio);
+	enum repl_verdict verdict;
 
 	io->gated = true;
+	io->missed = false;
+	io->entry = NULL;
+	if (io->sectors)
+		primary_mark(p, io);
+	if (p->sync) {
+		primary_sync_write(p, bio);
+	} else if (io->sectors) {
+		verdict = repl_window_write(&p->window, bio, &io->entry, again);
+		if (verdict == REPL_PARKED) {
+			repl_gate_put(&p->gate);
+			return false;
+		}
+		io->missed = verdict == REPL_MISSED;
+	}
 	bio_set_dev(bio, p->local->bdev);
-	io->late = bio_op(bio) == REQ_OP_DISCARD ||
-		   bio_op(bio) == REQ_OP_WRITE_ZEROES;
-	if (likely(primary_has_peer(p) && !io->late))
-		peer_send(p, bio);
+	return true;
 }
 
-/*
- * The local disk has discarded or zeroed. Only now may the peer: a disk that
- * cannot says so when asked, its sender believes that nothing has changed, and
- * then nothing may have changed on the peer either.
- */
-static void primary_write_late(struct repl_primary *p, struct bio *bio)
+/* A write that was parked by the window is mapped once more. */
+static void window_again(struct repl_window *window, struct bio *bio)
 {
-	struct primary_io *io = primary_io(bio);
+	struct repl_primary *p = window_primary(window);
 
-	io->late = false;
-	io->as_data = false;
-	bio_init(&io->peer, p->peer_bdev, NULL, 0, bio->bi_opf);
-	io->peer.bi_iter.bi_sector = io->sector;
-	io->peer.bi_iter.bi_size = io->sectors << SECTOR_SHIFT;
-	peer_prepare(&io->peer);
-	peer_send_late(p, &io->peer);
+	while (!repl_gate_enter(&p->gate))
+		if (repl_gate_park(&p->gate, bio))
+			return;
+	if (primary_write(p, bio, true))
+		submit_bio_noacct(bio);
 }
+
+static const struct repl_window_ops primary_window_ops = {
+	.error = window_error,
+	.again = window_again,
+	.relieved = window_relieved,
+	.left = window_left,
+};
 
 static int primary_map(struct dm_target *ti, struct bio *bio)
 {
@@ -284,7 +227,8 @@ static int primary_map(struct dm_target *ti, struct bio *bio)
 
 	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
 	io->gated = false;
-	if (!op_is_write(bio_op(bio))) {
+	/* The peer is flushed at a checkpoint, or by mode sync. */
+	if (!op_is_write(bio_op(bio)) || (!p->sync && !bio_sectors(bio))) {
 		bio_set_dev(bio, p->local->bdev);
 		return DM_MAPIO_REMAPPED;
 	}
@@ -292,15 +236,13 @@ static int primary_map(struct dm_target *ti, struct bio *bio)
 	io->primary = p;
 	io->sector = bio->bi_iter.bi_sector;
 	io->sectors = bio_sectors(bio);
-	io->forwarded = false;
 	while (unlikely(!repl_gate_enter(&p->gate)))
 		if (repl_gate_park(&p->gate, bio))
 			return DM_MAPIO_SUBMITTED;
-	primary_write(p, bio);
-	return DM_MAPIO_REMAPPED;
+	return primary_write(p, bio, false) ? DM_MAPIO_REMAPPED :
+					      DM_MAPIO_SUBMITTED;
 }
 
-/* Both legs have ended. */
 static int primary_end_io(struct dm_target *ti, struct bio *bio,
 			  blk_status_t *error)
 {
@@ -309,30 +251,41 @@ static int primary_end_io(struct dm_target *ti, struct bio *bio,
 
 	if (!io->gated)
 		return DM_ENDIO_DONE;
-	if (unlikely(io->late && !*error && primary_has_peer(p))) {
-		primary_write_late(p, bio);
-		return DM_ENDIO_INCOMPLETE;	/* peer_done() ends it again */
-	}
-	if (io->sectors) {
+	if (p->sync && !primary_sync_end(p, bio, *error))
+		return DM_ENDIO_INCOMPLETE;
+	/* Before it can be forwarded: it is not counted there only. */
+	if (io->sectors)
 		this_cpu_inc(p->count->writes);
-		if (io->forwarded)
-			this_cpu_inc(p->count->forwarded);
+	if (io->entry) {
+		repl_window_written(&p->window, io->entry, *error);
+	} else if (io->missed) {
+		/* A push in between may have read what was there before. */
+		repl_window_missed(&p->window, io->sector, io->sectors);
 	}
 	repl_gate_put(&p->gate);
 	return DM_ENDIO_DONE;
 }
 
-/*
- * ---- Attach and detach ----
+/**
+ * primary_close() - let no write in, and wait until none is inside
+ * @p: primary
+ *
+ * Context: process, with p->lock. Return: 0, or -ERESTARTSYS when killed;
+ * primary_open() in either case.
  */
-
-static int primary_close(struct repl_primary *p)
+int primary_close(struct repl_primary *p)
 {
 	repl_gate_close(&p->gate);
 	return repl_gate_drain(&p->gate);
 }
 
-static void primary_open(struct repl_primary *p)
+/**
+ * primary_open() - open the gate again
+ * @p: primary
+ *
+ * Context: process, with p->lock.
+ */
+void primary_open(struct repl_primary *p)
 {
 	struct bio_list parked = BIO_EMPTY_LIST;
 	struct bio *bio;
@@ -341,114 +294,9 @@ static void primary_open(struct repl_primary *p)
 	while ((bio = bio_list_pop(&parked))) {
 		/* Nobody closes it while we hold the lock. */
 		repl_gate_get(&p->gate);
-		primary_write(p, bio);
-		submit_bio_noacct(bio);
+		if (primary_write(p, bio, false))
+			submit_bio_noacct(bio);
 	}
-}
-
-/* Put @dev, or nothing, in the place of the peer. */
-static int primary_replace(struct repl_primary *p, struct dm_dev *dev)
-{
-	struct dm_dev *old = p->peer;
-	int r = primary_close(p);
-
-	if (!r) {
-		p->peer = dev;
-		p->peer_bdev = dev ? dev->bdev : NULL;
-		p->detached = !dev;
-		spin_lock_irq(&p->error_lock);
-		if (dev)
-			p->errors = 0;
-		strscpy(p->peer_name, dev ? dev->name : "-",
-			sizeof(p->peer_name));
-		spin_unlock_irq(&p->error_lock);
-		if (dev)
-			WRITE_ONCE(p->failed, false);
-		if (old)
-			dm_put_device(p->ti, old);
-	}
-	primary_open(p);
-	if (!r)
-		queue_work(p->wq, &p->event_work);
-	return r;
-}
-
-static int primary_attach(struct repl_primary *p, const char *path)
-{
-	const char *name = dm_table_device_name(p->ti->table);
-	struct dm_dev *dev;
-	int r;
-
-	if (p->peer && !READ_ONCE(p->failed)) {
-		DMERR("%s: attach: there is a peer: detach it first", name);
-		return -EBUSY;
-	}
-	r = repl_get_device(p->ti, path, REPL_DEV_PEER, &dev);
-	if (r) {
-		DMERR("%s: attach %s: %s", name, path, p->ti->error);
-		return r;
-	}
-	r = -EINVAL;
-	if (repl_same_device(dev, p->local))
-		DMERR("%s: attach %s: local and peer are the same device", name,
-		      path);
-	else if (bdev_logical_block_size(dev->bdev) >
-		 queue_logical_block_size(dm_disk(dm_table_get_md(p->ti->table))->queue))
-		DMERR("%s: attach %s: its blocks are larger than this device's",
-		      name, path);
-	else
-		r = primary_replace(p, dev);
-	if (r)
-		dm_put_device(p->ti, dev);
-	return r;
-}
-
-static int primary_detach(struct repl_primary *p)
-{
-	if (!p->peer) {
-		DMERR("%s: detach: there is no peer",
-		      dm_table_device_name(p->ti->table));
-		return -EBUSY;
-	}
-	return primary_replace(p, NULL);
-}
-
-static bool primary_is_later(const char *name)
-{
-	static const char * const later[] = {
-		"cut", "release", "abort", "push", "job", "dirty",
-	};
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(later); i++)
-		if (!strcmp(name, later[i]))
-			return true;
-	return false;
-}
-
-static int primary_message(struct dm_target *ti, unsigned int argc,
-			   char **argv, char *result, unsigned int maxlen)
-{
-	struct repl_primary *p = ti->private;
-	const char *name = dm_table_device_name(ti->table);
-	int r = -EINVAL;
-
-	if (primary_is_later(argv[0])) {
-		DMERR("%s: '%s' needs asynchronous forwarding, which this version has not got",
-		      name, argv[0]);
-		return -EOPNOTSUPP;
-	}
-
-	if (mutex_lock_killable(&p->lock))
-		return -EINTR;
-	if (!strcmp(argv[0], "attach") && argc == 2)
-		r = primary_attach(p, argv[1]);
-	else if (!strcmp(argv[0], "detach") && argc == 1)
-		r = primary_detach(p);
-	else
-		DMERR("%s: unknown or malformed message '%s'", name, argv[0]);
-	mutex_unlock(&p->lock);
-	return r;
 }
 
 /*
@@ -457,44 +305,139 @@ static int primary_message(struct dm_target *ti, unsigned int argc,
 
 static void primary_free(struct repl_primary *p)
 {
+	repl_push_exit(&p->push);
+	repl_window_exit(&p->window);
+	repl_dirty_exit(&p->dirty);
+	repl_bits_exit(&p->checkpoint);
+	repl_bits_exit(&p->frozen);
 	if (p->wq)
 		destroy_workqueue(p->wq);
 	if (p->count)
 		free_percpu(p->count);
 	if (p->gate.count)
 		repl_gate_exit(&p->gate);
+	if (p->leaving)
+		dm_put_device(p->ti, p->leaving);
 	if (p->peer)
 		dm_put_device(p->ti, p->peer);
 	if (p->local)
 		dm_put_device(p->ti, p->local);
+	kfree(p->features);
 	kfree(p);
+}
+
+enum feature {
+	FEATURE_SYNC,
+	FEATURE_ASYNC,
+	FEATURE_CONGESTION,
+	FEATURE_WINDOW,
+	FEATURE_TIMEOUT,
+	NR_FEATURES,
+};
+
+static int feature_number(struct dm_target *ti, const char *word,
+			  unsigned int min, unsigned int max, char *error,
+			  unsigned int *result)
+{
+	if (!kstrtouint(word, 10, result) && *result >= min && *result <= max)
+		return 0;
+	ti->error = error;
+	return -EINVAL;
+}
+
+/* One word. Return: which feature, or a negative errno. */
+static int parse_feature(struct dm_target *ti, struct repl_primary *p,
+			 const char *word)
+{
+	int r;
+
+	if (!strcmp(word, "sync")) {
+		p->sync = true;
+		return FEATURE_SYNC;
+	}
+	if (!strcmp(word, "async"))
+		return FEATURE_ASYNC;
+	if (!strcmp(word, "congestion=dirty") ||
+	    !strcmp(word, "congestion=block")) {
+		p->window.block = word[11] == 'b';
+		return FEATURE_CONGESTION;
+	}
+	if (!strncmp(word, "congestion=", 11)) {
+		ti->error = "Congestion is neither dirty nor block";
+		return -EINVAL;
+	}
+	if (!strncmp(word, "window=", 7)) {
+		r = feature_number(ti, word + 7, PRIMARY_WINDOW_MIN,
+				   PRIMARY_WINDOW_MAX,
+				   "Window is no number of KiB from 256 to 1048576",
+				   &p->window.size);
+		return r ? r : FEATURE_WINDOW;
+	}
+	if (!strncmp(word, "peer_timeout=", 13)) {
+		r = feature_number(ti, word + 13, PRIMARY_TIMEOUT_MIN,
+				   PRIMARY_TIMEOUT_MAX,
+				   "Peer timeout is no number of ms from 100 to 600000",
+				   &p->window.timeout);
+		return r ? r : FEATURE_TIMEOUT;
+	}
+	ti->error = "Unknown feature of repl-primary";
+	return -EINVAL;
+}
+
+static int primary_keep_features(struct dm_target *ti, struct repl_primary *p,
+				 char **argv, int nr)
+{
+	size_t size = 1;
+	int i;
+
+	if (!nr)
+		return 0;
+	for (i = 0; i <= nr; i++)
+		size += strlen(argv[i]) + 1;
+	p->features = kzalloc(size, GFP_KERNEL);
+	if (!p->features) {
+		ti->error = "Cannot allocate primary";
+		return -ENOMEM;
+	}
+	for (i = 0; i <= nr; i++) {
+		strlcat(p->features, " ", size);
+		strlcat(p->features, argv[i], size);
+	}
+	return 0;
 }
 
 static int primary_parse_features(struct dm_target *ti, struct repl_primary *p,
 				  unsigned int argc, char **argv)
 {
 	int nr = repl_parse_nr_features(ti, argc, argv);
-	int i;
+	unsigned long seen = 0;
+	int i, feature;
 
+	p->window.size = PRIMARY_WINDOW_KIB;
+	p->window.timeout = PRIMARY_TIMEOUT_MS;
+	if (nr < 0)
+		return nr;
 	for (i = 1; i <= nr; i++) {
-		if (!strcmp(argv[i], "sync")) {
-			if (p->sync_word) {
-				ti->error = "Feature given twice";
-				return -EINVAL;
-			}
-			p->sync_word = true;
-			continue;
+		feature = parse_feature(ti, p, argv[i]);
+		if (feature < 0)
+			return feature;
+		if (seen & BIT(feature)) {
+			ti->error = "Feature given twice";
+			return -EINVAL;
 		}
-		if (!strcmp(argv[i], "async") ||
-		    !strncmp(argv[i], "congestion=", 11) ||
-		    !strncmp(argv[i], "peer_timeout=", 13)) {
-			ti->error = "Asynchronous forwarding is not supported yet";
-			return -EOPNOTSUPP;
-		}
-		ti->error = "Unknown feature of repl-primary";
+		seen |= BIT(feature);
+	}
+	if ((seen & BIT(FEATURE_SYNC)) && (seen & BIT(FEATURE_ASYNC))) {
+		ti->error = "Both sync and async";
 		return -EINVAL;
 	}
-	return min(nr, 0);
+	if ((seen & BIT(FEATURE_SYNC)) && seen != BIT(FEATURE_SYNC)) {
+		ti->error = "Feature needs async";
+		return -EINVAL;
+	}
+	if (p->sync)
+		p->window.size = 0;
+	return primary_keep_features(ti, p, argv, nr);
 }
 
 static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
@@ -512,20 +455,87 @@ static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
 		ti->error = "Local and peer are the same device";
 		return -EINVAL;
 	}
-	p->peer_bdev = p->peer->bdev;
 	strscpy(p->peer_name, p->peer->name, sizeof(p->peer_name));
+	return 0;
+}
+
+static int primary_alloc_maps(struct dm_target *ti, struct repl_primary *p)
+{
+	u64 nr = ((ti->len - 1) >> p->region_shift) + 1;
+	int r = repl_bits_init(&p->checkpoint, nr);
+
+	if (!r)
+		r = repl_bits_init(&p->frozen, nr);
+	if (!r)
+		r = repl_dirty_init(&p->dirty, ti->len, p->region_shift);
+	if (r) {
+		ti->error = "Cannot allocate dirty maps";
+		return r;
+	}
+	repl_dirty_reserve(&p->dirty, &p->peer_map, "peer", &p->window.missed);
+	repl_dirty_reserve(&p->dirty, &p->checkpoint_map, "checkpoint",
+			   &p->checkpoint);
+	repl_dirty_set_gate(&p->dirty, primary_dirty_close, primary_dirty_open,
+			    p);
 	return 0;
 }
 
 static int primary_alloc(struct dm_target *ti, struct repl_primary *p)
 {
+	int r;
+
 	ti->error = "Cannot allocate primary";
 	p->count = alloc_percpu(struct primary_count);
 	if (!p->count || repl_gate_init(&p->gate))
 		return -ENOMEM;
 	ti->error = "Cannot allocate workqueue";
 	p->wq = repl_alloc_workqueue("dm-repl-primary");
-	return p->wq ? 0 : -ENOMEM;
+	if (!p->wq)
+		return -ENOMEM;
+	ti->error = "Cannot allocate window";
+	p->window.ops = &primary_window_ops;
+	p->window.region_shift = p->region_shift;
+	r = repl_window_init(&p->window, ti->len);
+	if (r)
+		return r;
+	ti->error = "Cannot allocate pages for copies";
+	p->push.ops = &primary_push_ops;
+	p->push.window = &p->window;
+	p->push.local = p->local->bdev;
+	p->push.sectors = ti->len;
+	p->push.region_shift = p->region_shift;
+	r = repl_push_init(&p->push);
+	return r ? r : primary_alloc_maps(ti, p);
+}
+
+static struct repl_primary *primary_new(struct dm_target *ti)
+{
+	struct repl_primary *p = kzalloc(sizeof(*p), GFP_KERNEL);
+
+	if (!p)
+		return NULL;
+	p->ti = ti;
+	mutex_init(&p->lock);
+	spin_lock_init(&p->error_lock);
+	spin_lock_init(&p->late_lock);
+	bio_list_init(&p->late);
+	INIT_LIST_HEAD(&p->dirty.maps);
+	INIT_WORK(&p->late_work, primary_sync_late_work);
+	INIT_WORK(&p->event_work, primary_event);
+	INIT_DELAYED_WORK(&p->hold_work, primary_hold_work);
+	INIT_LIST_HEAD(&p->list);
+	return p;
+}
+
+static int primary_limit_io(struct dm_target *ti, struct repl_primary *p)
+{
+	sector_t window = (sector_t)p->window.size * SZ_1K >> SECTOR_SHIFT;
+
+	if (p->sync)
+		return 0;
+	ti->error = "Cannot limit the size of writes";
+	return dm_set_target_max_io_len(ti, min_t(sector_t, PRIMARY_MAX_IO,
+						  rounddown_pow_of_two(window / 2)));
 }
 
 static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
@@ -537,20 +547,11 @@ static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "Too few arguments for repl-primary";
 		return -EINVAL;
 	}
-	p = kzalloc(sizeof(*p), GFP_KERNEL);
+	p = primary_new(ti);
 	if (!p) {
 		ti->error = "Cannot allocate primary";
 		return -ENOMEM;
 	}
-	p->ti = ti;
-	mutex_init(&p->lock);
-	spin_lock_init(&p->error_lock);
-	spin_lock_init(&p->late_lock);
-	bio_list_init(&p->late);
-	INIT_WORK(&p->late_work, peer_late_work);
-	INIT_WORK(&p->event_work, primary_event);
-	INIT_LIST_HEAD(&p->list);
-
 	if (strcmp(argv[2], "-")) {
 		ti->error = "Metadata device is not supported yet: use -";
 		r = -EOPNOTSUPP;
@@ -559,15 +560,17 @@ static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = repl_parse_region_size(ti, argv[3], &p->region_size);
 	if (r)
 		goto bad;
+	p->region_shift = ilog2(p->region_size);
 	r = primary_parse_features(ti, p, argc - 4, argv + 4);
+	if (!r)
+		r = primary_get_devices(ti, p, argv);
+	if (!r)
+		r = primary_alloc(ti, p);
+	if (!r)
+		r = primary_limit_io(ti, p);
 	if (r)
 		goto bad;
-	r = primary_get_devices(ti, p, argv);
-	if (r)
-		goto bad;
-	r = primary_alloc(ti, p);
-	if (r)
-		goto bad;
+	repl_window_attach(&p->window, p->peer ? p->peer->bdev : NULL);
 
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
@@ -583,6 +586,7 @@ bad:
 	return r;
 }
 
+/* A table that was live is suspended: nothing is in flight. */
 static void primary_dtr(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
@@ -590,19 +594,86 @@ static void primary_dtr(struct dm_target *ti)
 	mutex_lock(&primaries_lock);
 	list_del(&p->list);
 	mutex_unlock(&primaries_lock);
+	cancel_delayed_work_sync(&p->hold_work);
 	cancel_work_sync(&p->event_work);
 	synchronize_rcu();	/* see repl_gate_put() */
 	primary_free(p);
 }
 
 /*
- * A reload must not make a peer whole that has missed writes: the new table
- * takes over the counts and, if it has the same peer, the latched errors.
+ * ---- Suspend and reload ----
  */
-static void primary_take_over(struct repl_primary *p, struct repl_primary *old)
+
+/* The table stands still, or goes on. Writes still come while it stops. */
+static void primary_stop(struct repl_primary *p, bool stop)
 {
+	if (p->suspended == stop)
+		return;
+	p->suspended = stop;
+	if (stop) {
+		primary_end_hold(p);
+		repl_window_stop(&p->window);
+		repl_job_hold(&p->push.job, true);
+	} else {
+		repl_window_resume(&p->window);
+		repl_job_hold(&p->push.job, false);
+	}
+}
+
+static void primary_presuspend(struct dm_target *ti)
+{
+	primary_stop(ti->private, true);
+}
+
+static void primary_presuspend_undo(struct dm_target *ti)
+{
+	primary_stop(ti->private, false);
+}
+
+/* Invariant 9: nothing is in flight. */
+static void primary_postsuspend(struct dm_target *ti)
+{
+	struct repl_primary *p = ti->private;
+
+	repl_job_settle(&p->push.job);
+	repl_window_settle(&p->window);
+}
+
+/* What was dirty is dirty, also with regions of another size. */
+static void take_bits(struct repl_primary *p, struct repl_bits *to,
+		      struct repl_primary *old, const struct repl_bits *from)
+{
+	u64 nr, run, end;
+
+	for (nr = repl_bits_next(from, 0); nr < from->nr;
+	     nr = repl_bits_next(from, nr + run)) {
+		run = repl_bits_run(from, nr, from->nr);
+		end = (((nr + run) << old->region_shift) - 1) >>
+		      p->region_shift;
+		repl_bits_set(to, min(to->nr, (nr << old->region_shift) >>
+					      p->region_shift),
+			      min(to->nr, end + 1));
+	}
+}
+
+/*
+ * A reload must not make a peer whole that has missed writes: the new table
+ * takes over the maps, the counts, the cut and, if it has the same peer, the
+ * latched errors.
+ */
+static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
+{
+	bool same = p->peer && old->peer && p->peer->bdev == old->peer->bdev;
+	unsigned int noio = memalloc_noio_save();
+	int r = repl_dirty_take_over(&p->dirty, &old->dirty);
 	int cpu;
 
+	memalloc_noio_restore(noio);
+	if (r) {
+		DMERR("%s: no memory for the dirty maps",
+		      dm_table_device_name(p->ti->table));
+		return r;
+	}
 	for_each_possible_cpu(cpu) {
 		struct primary_count *to = per_cpu_ptr(p->count, cpu);
 		struct primary_count *from = per_cpu_ptr(old->count, cpu);
@@ -610,12 +681,20 @@ static void primary_take_over(struct repl_primary *p, struct repl_primary *old)
 		to->writes += from->writes;
 		to->forwarded += from->forwarded;
 	}
-	if (!p->peer_bdev || p->peer_bdev != old->peer_bdev)
-		return;
-	p->errors = old->errors;
-	p->first_errno = old->first_errno;
-	p->first_sector = old->first_sector;
-	p->failed = old->failed;
+	repl_window_hand_over(&p->window, &old->window);
+	take_bits(p, &p->checkpoint, old, &old->checkpoint);
+	take_bits(p, &p->frozen, old, &old->frozen);
+	p->cut = old->cut;
+	p->cut_id = old->cut_id;
+	p->drained = old->drained;
+	p->detached = !p->peer && old->detached;
+	if (same) {
+		p->errors = old->errors;
+		p->first_errno = old->first_errno;
+		p->first_sector = old->first_sector;
+	}
+	repl_push_take_over(&p->push, &old->push);
+	return 0;
 }
 
 /* No I/O: both tables are suspended. */
@@ -623,25 +702,32 @@ static int primary_preresume(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
 	struct repl_primary *old;
+	int r = 0;
 
 	mutex_lock(&primaries_lock);
 	if (list_empty(&p->list)) {
 		list_for_each_entry(old, &primaries, list)
 			if (dm_table_get_md(old->ti->table) ==
 			    dm_table_get_md(ti->table))
-				primary_take_over(p, old);
-		list_add(&p->list, &primaries);
+				r = primary_take_over(p, old);
+		if (!r)
+			list_add(&p->list, &primaries);
 	}
 	mutex_unlock(&primaries_lock);
-	return 0;
+	return r;
+}
+
+static void primary_resume(struct dm_target *ti)
+{
+	primary_stop(ti->private, false);
 }
 
 /*
  * ---- Status ----
  */
 
-static void primary_errors_status(struct repl_primary *p, char *result,
-				  unsigned int maxlen, unsigned int sz)
+static unsigned int primary_errors_status(struct repl_primary *p, char *result,
+					  unsigned int maxlen, unsigned int sz)
 {
 	unsigned long errors;
 	sector_t sector;
@@ -654,46 +740,79 @@ static void primary_errors_status(struct repl_primary *p, char *result,
 	spin_unlock_irq(&p->error_lock);
 
 	if (!errors) {
-		DMEMIT("- 0 -");
-		return;
+		DMEMIT("- 0 - ");
+		return sz;
 	}
 	for (i = 0; i < PRIMARY_NR_ERRORS; i++)
 		if (errors & BIT(i)) {
 			errors &= ~BIT(i);
 			DMEMIT("%s%c", primary_errors[i], errors ? ',' : ' ');
 		}
-	DMEMIT("%d %llu", err, (u64)sector);
+	DMEMIT("%d %llu ", err, (u64)sector);
+	return sz;
+}
+
+static unsigned int primary_cut_status(struct repl_primary *p, char *result,
+				       unsigned int maxlen, unsigned int sz)
+{
+	enum primary_cut cut = READ_ONCE(p->cut);
+	const char *word;
+
+	if (cut == PRIMARY_CUT_NONE) {
+		DMEMIT("- ");
+		return sz;
+	}
+	if (READ_ONCE(p->window.broken))
+		word = "broken";
+	else if (cut == PRIMARY_CUT_HELD)
+		word = "held";
+	else
+		word = READ_ONCE(p->drained) ? "drained" : "cut";
+	DMEMIT("%llu:%s ", READ_ONCE(p->cut_id), word);
+	return sz;
 }
 
 /*
  * primary <stage> <mode> <peer> <writes> <forwarded> <missed> <errors>
- * <first errno> <first sector>
+ * <first errno> <first sector> <window> <dirty> <cut> <job> <job state>
+ * <progress> <speed KiB/s> <checkpoint regions> <metadata>
  */
 static void primary_info(struct repl_primary *p, char *result,
 			 unsigned int maxlen)
 {
-	bool failed = READ_ONCE(p->failed);
-	bool attached = READ_ONCE(p->peer_bdev);
-	struct primary_count sum = {};
+	bool attached = repl_window_peer(&p->window);
+	bool failed = READ_ONCE(p->window.failed);
+	u64 forwarded = READ_ONCE(p->window.forwarded), writes;
+	struct repl_push_progress progress;
 	unsigned int sz = 0;
 	const char *peer;
 	int cpu;
 
 	/* forwarded first: a write that ends meanwhile is not forwarded only */
 	for_each_possible_cpu(cpu)
-		sum.forwarded += READ_ONCE(per_cpu_ptr(p->count, cpu)->forwarded);
+		forwarded += READ_ONCE(per_cpu_ptr(p->count, cpu)->forwarded);
 	smp_rmb();	/* keep the order of the sums */
-	for_each_possible_cpu(cpu)
-		sum.writes += READ_ONCE(per_cpu_ptr(p->count, cpu)->writes);
+	writes = primary_writes(p);
 
 	if (attached)
 		peer = failed ? "failed" : "attached";
 	else
 		peer = READ_ONCE(p->detached) ? "detached" : "none";
-	DMEMIT("primary %s sync %s %llu %llu %llu ",
-	       attached && !failed ? "running" : "none", peer, sum.writes,
-	       sum.forwarded, max(sum.writes, sum.forwarded) - sum.forwarded);
-	primary_errors_status(p, result, maxlen, sz);
+	DMEMIT("primary %s %s %s %llu %llu %llu ",
+	       attached && !failed ? "running" : "none",
+	       p->sync ? "sync" : "async", peer, writes, forwarded,
+	       max(writes, forwarded) - forwarded);
+	sz = primary_errors_status(p, result, maxlen, sz);
+	DMEMIT("%u/%u %llu/%llu ", repl_window_used(&p->window), p->window.size,
+	       repl_bits_count(&p->window.missed), p->window.missed.nr);
+	sz = primary_cut_status(p, result, maxlen, sz);
+	repl_push_progress(&p->push, &progress);
+	DMEMIT("%s %s %llu/%llu %llu ",
+	       READ_ONCE(p->push.job.state) == REPL_JOB_NONE ? "-" : "push",
+	       repl_job_state_name(&p->push.job), progress.done,
+	       progress.total, READ_ONCE(p->push.job.speed) / SZ_1K);
+	DMEMIT("%llu -", repl_bits_count(&p->checkpoint) +
+	       repl_bits_count(&p->frozen));
 }
 
 static void primary_status(struct dm_target *ti, status_type_t type,
@@ -708,13 +827,13 @@ static void primary_status(struct dm_target *ti, status_type_t type,
 		primary_info(p, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
-		/* Not p->lock: detach may wait for a peer that hangs. */
+		/* Not p->lock: a message may wait. */
 		spin_lock_irq(&p->error_lock);
 		DMEMIT("%s %s - %llu", p->local->name, p->peer_name,
 		       (u64)p->region_size);
 		spin_unlock_irq(&p->error_lock);
-		if (p->sync_word)
-			DMEMIT(" 1 sync");
+		if (p->features)
+			DMEMIT("%s", p->features);
 		break;
 	case STATUSTYPE_IMA:
 		*result = '\0';
@@ -744,14 +863,18 @@ static void primary_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 struct target_type repl_primary_target = {
 	.name = "repl-primary",
-	.version = {1, 0, 0},
+	.version = {1, 1, 0},
 	.features = DM_TARGET_SINGLETON,
 	.module = THIS_MODULE,
 	.ctr = primary_ctr,
 	.dtr = primary_dtr,
 	.map = primary_map,
 	.end_io = primary_end_io,
+	.presuspend = primary_presuspend,
+	.presuspend_undo = primary_presuspend_undo,
+	.postsuspend = primary_postsuspend,
 	.preresume = primary_preresume,
+	.resume = primary_resume,
 	.message = primary_message,
 	.status = primary_status,
 	.iterate_devices = primary_iterate_devices,

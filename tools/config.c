@@ -107,6 +107,26 @@ static int parse_peer_loss(const char *text, void *field, struct repl_error *err
 	return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is none of wait, hook, failover", text);
 }
 
+/* One of two words: the second is true. */
+static int parse_either(const char *text, const char *no, const char *yes, void *field,
+			struct repl_error *error)
+{
+	*(bool *)field = !strcmp(text, yes);
+	if (*(bool *)field || !strcmp(text, no))
+		return 0;
+	return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is neither %s nor %s", text, no, yes);
+}
+
+static int parse_mode(const char *text, void *field, struct repl_error *error)
+{
+	return parse_either(text, "async", "sync", field, error);
+}
+
+static int parse_congestion(const char *text, void *field, struct repl_error *error)
+{
+	return parse_either(text, "dirty", "block", field, error);
+}
+
 static int parse_interval(const char *text, void *field, struct repl_error *error)
 {
 	return duration_parse(text, field, error);
@@ -139,6 +159,30 @@ static int parse_size(const char *text, void *field, struct repl_error *error)
 	if (size_parse(text, bytes, error) < 0)
 		return -1;
 	return *bytes ? 0 : error_set(error, REPL_EXIT_CONFIG, "must not be 0");
+}
+
+static int parse_window(const char *text, void *field, struct repl_error *error)
+{
+	uint64_t *bytes = field;
+
+	if (size_parse(text, bytes, error) < 0)
+		return -1;
+	if (*bytes < 256 * 1024 || *bytes > 1024ull * 1024 * 1024 || *bytes % 1024)
+		return error_set(error, REPL_EXIT_CONFIG,
+				 "\"%s\" is not from 256KiB to 1GiB, in whole KiB", text);
+	return 0;
+}
+
+static int parse_peer_timeout(const char *text, void *field, struct repl_error *error)
+{
+	uint64_t *ms = field;
+
+	if (duration_parse(text, ms, error) < 0)
+		return -1;
+	if (*ms < 100 || *ms > 600000)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is not from 100ms to 10m",
+				 text);
+	return 0;
 }
 
 static int parse_region_size(const char *text, void *field, struct repl_error *error)
@@ -190,6 +234,11 @@ static const struct key resource_keys[] = {
 	{ "dead_after", parse_time, RESOURCE(dead_after), false, "5s" },
 	{ "checkpoint_timeout", parse_time, RESOURCE(checkpoint_timeout), false, "30s" },
 	{ "data_timeout", parse_seconds, RESOURCE(data_timeout), false, "10s" },
+	{ "mode", parse_mode, RESOURCE(sync), false, "async" },
+	{ "congestion", parse_congestion, RESOURCE(congestion_block), false, "dirty" },
+	{ "window", parse_window, RESOURCE(window), false, "8MiB" },
+	{ "peer_timeout", parse_peer_timeout, RESOURCE(peer_timeout), false, "10s" },
+	{ "syncfs", parse_yes_no, RESOURCE(syncfs), false, "yes" },
 	{ "max_state", parse_size, RESOURCE(max_state), false, "1GiB" },
 	{ "save", parse_path, RESOURCE(save), false, NULL },
 	{ "load", parse_path, RESOURCE(load), false, NULL },

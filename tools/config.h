@@ -66,6 +66,11 @@ struct repl_config {
 	uint64_t dead_after;	/* ms, > heartbeat */
 	uint64_t checkpoint_timeout;	/* ms */
 	uint64_t data_timeout;	/* ms, whole seconds */
+	bool sync;		/* a write waits for the peer */
+	bool congestion_block;	/* async: it waits for room in the window */
+	uint64_t window;	/* async: bytes, whole KiB */
+	uint64_t peer_timeout;	/* async: ms */
+	bool syncfs;		/* async: file systems are synced before a checkpoint */
 	uint64_t max_state;	/* bytes */
 	char *save;		/* commands for /bin/sh -c; NULL: none */
 	char *load;

@@ -502,6 +502,65 @@ static int message_failed(const char *name, const char *message, int err,
 	return -1;
 }
 
+/* Where it is mounted, by the kernel's list; false: nowhere that we can see. */
+static bool mounted_at(unsigned int major, unsigned int minor, char *path, size_t size)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	unsigned int a, b;
+	char *line = NULL;
+	size_t n = 0;
+	bool found = false;
+	int begin, end;
+
+	while (f && !found && getline(&line, &n, f) > 0)
+		if (sscanf(line, "%*u %*u %u:%u %*s %n%*s%n", &a, &b, &begin, &end) == 2 &&
+		    a == major && b == minor)
+			found = snprintf(path, size, "%.*s", end - begin, line + begin) <
+				(int)size;
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* A blank, a tab, a line's end or a backslash is there as three octal digits. */
+static void unescape(char *path)
+{
+	char *to = path;
+
+	for (; *path; path++) {
+		if (path[0] == '\\' && path[1] >= '0' && path[1] <= '3' && path[2] && path[3]) {
+			*to++ = (path[1] - '0') << 6 | (path[2] - '0') << 3 | (path[3] - '0');
+			path += 3;
+		} else {
+			*to++ = *path;
+		}
+	}
+	*to = 0;
+}
+
+int dm_syncfs(const char *name, struct repl_error *error)
+{
+	struct repl_dm_info info;
+	char path[4096];
+	int fd, r;
+
+	if (dm_info(name, &info, error))
+		return -1;
+	if (!info.exists || !mounted_at(info.major, info.minor, path, sizeof(path)))
+		return 0;
+	unescape(path);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+	/* It may have been unmounted meanwhile. */
+	if (fd < 0)
+		return 0;
+	r = syncfs(fd);
+	if (r)
+		error_set(error, REPL_EXIT_FAILED, "%s: sync: %s", path, strerror(errno));
+	close(fd);
+	return r ? -1 : 0;
+}
+
 int dm_message(const char *name, const char *message, char *answer, size_t size,
 	       struct repl_error *error)
 {

@@ -116,6 +116,15 @@ int dm_resume(const char *name, struct repl_error *error);
 int dm_info(const char *name, struct repl_dm_info *info, struct repl_error *error);
 
 /**
+ * dm_syncfs() - sync the file system on a device, if one is mounted from it
+ * @name: device
+ * @error: filled in on -1
+ *
+ * Return: 0, also if none is, or -1.
+ */
+int dm_syncfs(const char *name, struct repl_error *error);
+
+/**
  * dm_message() - send a message to a device's target
  * @name: device
  * @message: words

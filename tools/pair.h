@@ -80,8 +80,10 @@ struct pair_kernel {
 	bool running;		/* secondary: stage running */
 	bool over;		/* secondary: all volumes have failed over */
 	bool partly_over;	/* secondary: some have */
-	bool attached;		/* primary: all data legs work */
-	bool held;		/* primary: a device is suspended */
+	bool attached;		/* primary: all data legs work, and miss nothing */
+	bool never;		/* primary: none has ever been attached */
+	bool lost;		/* primary: one was lost, or waits for its resync */
+	bool held;		/* primary: a device is suspended, or has a cut */
 };
 
 enum pair_event_type {

@@ -51,6 +51,10 @@ static void fixed_hosts(const struct repl_config *config, const struct repl_conf
 		note(notes, "primary");
 	if (config->plaintext != fresh->plaintext)
 		note(notes, "plaintext");
+	if (config->sync != fresh->sync ||
+	    config->congestion_block != fresh->congestion_block ||
+	    config->window != fresh->window || config->peer_timeout != fresh->peer_timeout)
+		note(notes, "mode, congestion, window or peer_timeout");
 }
 
 static bool same_volume(const struct repl_volume *a, const struct repl_volume *b)
@@ -111,6 +115,7 @@ void reload_take(struct repl_config *config, struct repl_config *fresh)
 	swap(checkpoint_timeout);
 	swap(data_timeout);
 	swap(max_state);
+	swap(syncfs);
 	swap(save);
 	swap(load);
 	swap(hold);

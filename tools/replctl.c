@@ -22,7 +22,7 @@
 #include "units.h"
 
 struct options {
-	bool json, dry_run, force, in_sync, watch;
+	bool json, dry_run, force, in_sync, watch, full, compare;
 	int64_t timeout;		/* ms; -1: none */
 	struct metadata_options metadata;
 };
@@ -46,7 +46,8 @@ static void usage(FILE *f)
 	      "  serve [RESOURCE]...: be the daemon, of all (systemd: dm-repl.service)\n"
 	      "  status        what is going on, and what to do about it\n"
 	      "  events        the same as JSON lines, as it changes\n"
-	      "  wait RESOURCE [connected|merged]: for the peer, or for the merge's end\n"
+	      "  wait RESOURCE [connected|merged|synced]: for the peer, the merge, the resync\n"
+	      "  sync          on the primary: send what the peer has missed, now\n"
 	      "  checkpoint    now; ends when the peer has it\n"
 	      "  pause, resume periodic checkpoints; on the secondary, the merge\n"
 	      "  failover      on the secondary: take over\n"
@@ -59,6 +60,8 @@ static void usage(FILE *f)
 	      "  --dry-run     say what would be done\n"
 	      "  --timeout T   500ms, 10s, 2m\n"
 	      "  --in-sync     up, adjust: both disks hold the same now\n"
+	      "  --full        sync: all of the disks\n"
+	      "  --compare     sync: read both sides, and send what differs\n"
 	      "  --force       down: also where that gives up a checkpoint\n"
 	      "  --watch       status: again and again\n"
 	      "  --size SIZE, --like DEVICE, --region-size SIZE, --uuid UUID\n"
@@ -323,11 +326,20 @@ struct volume {
 	struct repl_report report;
 };
 
-/* Of merges: from one look of --watch to the next. */
+/* Of merges and resyncs: from one look of --watch to the next. */
 static struct repl_rate rates[CONFIG_VOLUMES_MAX];
 
 /* One look: twice in a moment is no rate. */
 static struct volume looks[CONFIG_VOLUMES_MAX];
+
+/* Sectors; a primary's table has it, and its status has not. */
+static uint64_t region_size_of(const struct repl_status *status, const char *table)
+{
+	unsigned long long sectors;
+
+	return status->role == REPL_PRIMARY &&
+	       sscanf(table, "%*s %*s %*s %llu", &sectors) == 1 ? sectors : 0;
+}
 
 static int volume_get(struct command *c, unsigned int i)
 {
@@ -342,13 +354,13 @@ static int volume_get(struct command *c, unsigned int i)
 	    status_parse(line, &v->status, c->error))
 		return -1;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	if (v->status.role == REPL_SECONDARY)
-		rate_add(&rates[i], t.tv_sec * 1000000000ULL + t.tv_nsec,
-			 v->status.secondary.job_done);
+	if (v->status.role != REPL_INGEST)
+		rate_add(&rates[i], t.tv_sec * 1000000000ULL + t.tv_nsec, v->status.job.done);
 	memset(&v->report, 0, sizeof(v->report));
 	v->report.resource = c->config->name;
 	v->report.volume = c->config->volume[i].name;
 	v->report.sectors = info.sectors;
+	v->report.region_size = region_size_of(&v->status, info.table);
 	v->report.status = &v->status;
 	v->report.rate = &rates[i];
 	return 0;
@@ -514,18 +526,21 @@ static int64_t now_ms(void)
 	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
+static int is_synced(struct command *c);
+
 /* Until it is so, or the timeout, or SIGINT. */
 static int verb_wait(struct command *c)
 {
 	const char *what = c->nr_words ? c->words[0] : "connected";
 	int (*is)(struct command *c) = !strcmp(what, "connected") ? is_connected :
-				       !strcmp(what, "merged") ? is_merged : NULL;
+				       !strcmp(what, "merged") ? is_merged :
+				       !strcmp(what, "synced") ? is_synced : NULL;
 	int64_t begin = now_ms();
 	struct repl_error why;
 	int r;
 
 	if (!is)
-		return error_set(c->error, REPL_EXIT_USAGE, "wait for connected or merged");
+		return error_set(c->error, REPL_EXIT_USAGE, "wait for connected, merged or synced");
 	while (!(r = is(c))) {
 		if (c->options->timeout >= 0 && now_ms() - begin > c->options->timeout) {
 			why = *c->error;
@@ -536,6 +551,97 @@ static int verb_wait(struct command *c)
 		usleep(100000);
 	}
 	return r < 0 ? -1 : 0;
+}
+
+/* Return: 1: the peers of all volumes have all; 0: not yet; -1. */
+static int is_synced(struct command *c)
+{
+	int all = 1;
+
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		const struct repl_status *status = &looks[i].status;
+
+		if (volume_get(c, i))
+			return -1;
+		if (status->role != REPL_PRIMARY)
+			return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
+		all &= status->primary.peer == REPL_PEER_ATTACHED && !status->primary.dirty;
+	}
+	return all;
+}
+
+/* Why the resync of some volume goes on no more, or NULL. */
+static const char *sync_broken(struct command *c)
+{
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		const struct repl_status *status = &looks[i].status;
+
+		if (status->primary.peer != REPL_PEER_ATTACHED)
+			return "the peer is lost: it goes on when it is back";
+		if (status->job.state == REPL_JOB_FAILED)
+			return "it has failed: see 'replctl status'";
+		if (status->job.state == REPL_JOB_CANCELLED)
+			return "it was cancelled";
+	}
+	return NULL;
+}
+
+static void sync_progress(struct command *c)
+{
+	uint64_t done = 0, total = 0;
+	char bar[64];
+
+	if (!isatty(2) || c->options->json)
+		return;
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		done += looks[i].status.job.done;
+		total += looks[i].status.job.total;
+	}
+	status_bar(bar, sizeof(bar), 40, done, total);
+	fprintf(stderr, "\r%s %3.0f %%", bar, total ? 100.0 * done / total : 100.0);
+}
+
+/* Until all is there. Who does not wait for the end finds it in the status. */
+static int verb_sync(struct command *c)
+{
+	const struct options *options = c->options;
+	int64_t begin = now_ms();
+	struct repl_error ignored, *keep = c->error;
+	const char *why;
+	int r;
+
+	if (resource_role(&c->resource) != PAIR_PRIMARY)
+		return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
+	if (options->dry_run) {
+		step(true, "attach what is not, and send %s%s", options->full ?
+		     "all of the disks" : "what the peer may have missed",
+		     options->compare ? ", where the two sides differ" : "");
+		return 0;
+	}
+	if (resource_resync(&c->resource, options->full, options->compare, c->error))
+		return -1;
+	while (!(r = is_synced(c))) {
+		sync_progress(c);
+		why = sync_broken(c);
+		if (why)
+			return error_set(c->error, REPL_EXIT_FAILED, "%s", why);
+		if (options->timeout >= 0 && now_ms() - begin > options->timeout)
+			return error_set(c->error, REPL_EXIT_TIMEOUT,
+					 "it goes on, and is not done in the time given: 'replctl status %s'",
+					 c->config->name);
+		usleep(100000);
+	}
+	if (r < 0)
+		return -1;
+	sync_progress(c);
+	if (isatty(2) && !options->json)
+		fputc('\n', stderr);
+	/* A daemon that has taken the peer for stale hears that it is not. */
+	c->error = &ignored;
+	if (options->full)
+		ask(c, "synced", NULL, NULL);
+	c->error = keep;
+	return 0;
 }
 
 /*
@@ -555,6 +661,7 @@ static const struct verb {
 	{ "status", verb_status, false, true },
 	{ "events", verb_events, false, true },
 	{ "wait", verb_wait, false, false },
+	{ "sync", verb_sync, false, false },
 	{ "checkpoint", verb_checkpoint, false, false },
 	{ "pause", verb_pause, false, false },
 	{ "resume", verb_resume, false, false },
@@ -651,6 +758,8 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "force", no_argument, NULL, 'f' },
 		{ "in-sync", no_argument, NULL, 's' },
 		{ "watch", no_argument, NULL, 'w' },
+		{ "full", no_argument, NULL, 'F' },
+		{ "compare", no_argument, NULL, 'C' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "size", required_argument, NULL, 'S' },
 		{ "like", required_argument, NULL, 'L' },
@@ -678,6 +787,12 @@ static int parse_options(int argc, char **argv, struct options *options,
 			break;
 		case 'w':
 			options->watch = true;
+			break;
+		case 'F':
+			options->full = true;
+			break;
+		case 'C':
+			options->compare = true;
 			break;
 		case 't':
 			if (duration_parse(optarg, &ms, error))

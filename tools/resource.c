@@ -255,11 +255,17 @@ static int primary_make(const struct repl_resource *resource, unsigned int i,
 			struct repl_error *error)
 {
 	const struct repl_volume *volume = &resource->config->volume[i];
-	char params[2 * PATH_MAX];
+	const struct repl_config *config = resource->config;
+	char params[2 * PATH_MAX], features[128] = "1 sync";
 
-	snprintf(params, sizeof(params), "%s %s - %llu 1 sync",
-		 volume->on[resource->here].disk, peer,
-		 (unsigned long long)volume->region_size / 512);
+	if (!config->sync)
+		snprintf(features, sizeof(features),
+			 "4 async congestion=%s window=%llu peer_timeout=%llu",
+			 config->congestion_block ? "block" : "dirty",
+			 (unsigned long long)config->window / 1024,
+			 (unsigned long long)config->peer_timeout);
+	snprintf(params, sizeof(params), "%s %s - %llu %s", volume->on[resource->here].disk,
+		 peer, (unsigned long long)volume->region_size / 512, features);
 	step(false, "make %s: repl-primary %s", name, params);
 	return dm_create(name, sectors, "repl-primary", params, error);
 }
@@ -347,7 +353,55 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 		return -1;
 	step(false, "attach %s to %s", peer, name);
 	snprintf(message, sizeof(message), "attach %s", peer);
+	/* Both hold the same, the operator says: the peer misses nothing. */
+	return dm_message(name, message, NULL, 0, error) ||
+	       dm_message(name, "dirty clear peer", NULL, 0, error) ? -1 : 0;
+}
+
+struct resync {
+	bool full, compare;
+};
+
+static int volume_resync(const struct repl_resource *resource, unsigned int i,
+			 const char *name, void *arg, struct repl_error *error)
+{
+	const struct resync *how = arg;
+	char peer[PATH_MAX], message[PATH_MAX + 16];
+	struct repl_status status;
+	enum repl_peer was;
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	was = status.primary.peer;
+	if (status.job.type == REPL_JOB_PUSH && (status.job.state == REPL_JOB_RUNNING ||
+						 status.job.state == REPL_JOB_PAUSED))
+		return how->full ? error_set(error, REPL_EXIT_REFUSED,
+					     "%s: a resync is under way", name) : 0;
+	if (import_live(resource, i, name, peer, sizeof(peer), &was, error))
+		return -1;
+	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
+		return -1;
+	if (was != REPL_PEER_ATTACHED) {
+		step(false, "attach %s to %s", peer, name);
+		snprintf(message, sizeof(message), "attach %s", peer);
+		if (dm_message(name, message, NULL, 0, error))
+			return -1;
+	}
+	if (!how->full && dm_message(name, "dirty merge checkpoint peer", NULL, 0, error))
+		return -1;
+	snprintf(message, sizeof(message), "push %s%s", how->full ? "full" : "dirty",
+		 how->compare ? " compare" : "");
+	step(false, "resync %s: %s", name, message);
 	return dm_message(name, message, NULL, 0, error);
+}
+
+int resource_resync(const struct repl_resource *resource, bool full, bool compare,
+		    struct repl_error *error)
+{
+	struct resync how = { full, compare };
+
+	/* All of them: one that cannot must not keep another behind. */
+	return each(resource, true, volume_resync, &how, error);
 }
 
 int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
@@ -445,6 +499,20 @@ int resource_down(const struct repl_resource *resource, bool force, bool dry_run
  * ---- For the protocol ----
  */
 
+/*
+ * Has it to be attached, or told to send what was missed? What was missed for want of
+ * room the kernel sends by itself; a push that failed or was cancelled is for a person.
+ */
+static bool primary_lost(const struct repl_status *status)
+{
+	const struct repl_primary_status *p = &status->primary;
+
+	if (p->peer == REPL_PEER_FAILED || p->peer == REPL_PEER_DETACHED)
+		return true;
+	return p->peer == REPL_PEER_ATTACHED && p->dirty && !p->window_used &&
+	       (status->job.state == REPL_JOB_IDLE || status->job.state == REPL_JOB_DONE);
+}
+
 static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 			  const char *name, void *arg, struct repl_error *error)
 {
@@ -454,8 +522,11 @@ static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 
 	if (dm_info(name, &info, error) || status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
-	kernel->held |= info.suspended;
-	kernel->attached &= status.primary.peer == REPL_PEER_ATTACHED;
+	kernel->held |= info.suspended || status.primary.cut != REPL_CUT_NONE;
+	kernel->attached &= status.primary.peer == REPL_PEER_ATTACHED &&
+			    !status.primary.dirty;
+	kernel->never &= status.primary.peer == REPL_PEER_NONE;
+	kernel->lost |= primary_lost(&status);
 	return 0;
 }
 
@@ -486,6 +557,7 @@ int resource_kernel(const struct repl_resource *resource, struct pair_kernel *ke
 {
 	memset(kernel, 0, sizeof(*kernel));
 	kernel->attached = true;
+	kernel->never = true;
 	kernel->running = true;
 	kernel->over = resource_role(resource) == PAIR_SECONDARY;
 	kernel->oldest = UINT64_MAX;
@@ -493,16 +565,79 @@ int resource_kernel(const struct repl_resource *resource, struct pair_kernel *ke
 		    primary_kernel : secondary_kernel, kernel, error);
 }
 
-static int one_suspend(const struct repl_resource *resource, unsigned int i,
-		       const char *name, void *arg, struct repl_error *error)
+static void cut_message(char message[64], const char *what, uint64_t id, const char *more)
 {
-	return dm_suspend(name, DM_FREEZE_FS, error);
+	snprintf(message, 64, "%s %llu%s", what, (unsigned long long)id, more);
 }
 
-static int one_resume(const struct repl_resource *resource, unsigned int i,
+/* What has been written to a file system by now is to be in the checkpoint. */
+static int one_syncfs(const struct repl_resource *resource, unsigned int i,
 		      const char *name, void *arg, struct repl_error *error)
 {
-	return dm_resume(name, error);
+	return dm_syncfs(name, error);
+}
+
+/*
+ * The writes stop. With mode async they only wait until all volumes have their cut;
+ * with sync the device is suspended until the checkpoint is over.
+ */
+static int one_hold(const struct repl_resource *resource, unsigned int i,
+		    const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char message[64];
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.mode == REPL_MODE_SYNC)
+		return dm_suspend(name, DM_FREEZE_FS, error);
+	if (status.primary.peer != REPL_PEER_ATTACHED)
+		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
+				 status_peer_name(status.primary.peer));
+	if (status.primary.dirty)
+		return error_set(error, REPL_EXIT_FAILED,
+				 "%s: the peer is %llu regions behind: it waits for the resync",
+				 name, (unsigned long long)status.primary.dirty);
+	cut_message(message, "cut", *(uint64_t *)arg, " hold");
+	return dm_message(name, message, NULL, 0, error);
+}
+
+/* All have it: on with the workload. */
+static int one_open(const struct repl_resource *resource, unsigned int i,
+		    const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char message[64];
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.mode == REPL_MODE_SYNC)
+		return 0;
+	cut_message(message, "cut", *(uint64_t *)arg, "");
+	return dm_message(name, message, NULL, 0, error);
+}
+
+struct release {
+	uint64_t id;
+	bool committed;
+};
+
+/* What is held goes on, and what waits behind a cut: it is over, well or badly. */
+static int one_release(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
+{
+	const struct release *release = arg;
+	struct repl_status status;
+	char message[64];
+	bool good;
+
+	if (dm_resume(name, error) || status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.cut == REPL_CUT_NONE)
+		return 0;
+	good = release->committed && status.primary.cut_id == release->id;
+	cut_message(message, good ? "release" : "abort", status.primary.cut_id, "");
+	return dm_message(name, message, NULL, 0, error);
 }
 
 /* The device of the peer's leg: the kernel names it by numbers, sysfs knows its name. */
@@ -530,16 +665,29 @@ static int peer_path(const char *name, char *path, size_t size, struct repl_erro
 static int one_flush(const struct repl_resource *resource, unsigned int i,
 		     const char *name, void *arg, struct repl_error *error)
 {
+	uint64_t id = *(uint64_t *)arg;
 	struct repl_status status;
-	char path[128];
+	char path[128], message[64];
 
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.mode == REPL_MODE_ASYNC) {
+		/* A hold hook has stopped the workload, and made no cut. */
+		cut_message(message, "cut", id, "");
+		if (status.primary.cut == REPL_CUT_NONE &&
+		    dm_message(name, message, NULL, 0, error))
+			return -1;
+		cut_message(message, "drain", id, "");
+		return dm_message(name, message, NULL, 0, error);
+	}
 	if (peer_path(name, path, sizeof(path), error) || blockdev_flush(path, error))
 		return -1;
 	/* A write that failed before the flush is not on the peer's disk either. */
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
-	if (status.primary.peer != REPL_PEER_ATTACHED)
+	if (status.primary.peer != REPL_PEER_ATTACHED || status.primary.dirty)
 		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
+				 status.primary.dirty ? "behind" :
 				 status_peer_name(status.primary.peer));
 	return 0;
 }
@@ -607,33 +755,58 @@ static int one_unexport(const struct repl_resource *resource, unsigned int i,
 }
 
 /**
- * resource_hold() - suspend the devices, file systems on them frozen
- * @resource: resource
- * @error: filled in on -1; some may be suspended then
- */
-int resource_hold(const struct repl_resource *resource, struct repl_error *error)
-{
-	return each(resource, false, one_suspend, NULL, error);
-}
-
-/**
- * resource_release() - resume the devices
- * @resource: resource
- * @error: filled in on -1; tried on all of them all the same
- */
-int resource_release(const struct repl_resource *resource, struct repl_error *error)
-{
-	return each(resource, true, one_resume, NULL, error);
-}
-
-/**
- * resource_flush() - all that was forwarded is on the peer's disks
+ * resource_syncfs() - what is in file systems' caches goes to the devices
  * @resource: resource
  * @error: filled in on -1
+ *
+ * For mode async, before resource_hold(). (A suspend does it by itself.)
  */
-int resource_flush(const struct repl_resource *resource, struct repl_error *error)
+int resource_syncfs(const struct repl_resource *resource, struct repl_error *error)
 {
-	return each(resource, false, one_flush, NULL, error);
+	return each(resource, false, one_syncfs, NULL, error);
+}
+
+/**
+ * resource_hold() - one point in time for all volumes
+ * @resource: resource
+ * @id: of the checkpoint
+ * @error: filled in on -1; some may be held then: resource_release()
+ *
+ * Mode async: the workload pauses until all volumes have their cut, and what it writes
+ * later waits for resource_release(). Mode sync: it stands still until then, file systems frozen.
+ */
+int resource_hold(const struct repl_resource *resource, uint64_t id,
+		  struct repl_error *error)
+{
+	return each(resource, false, one_hold, &id, error) ||
+	       each(resource, true, one_open, &id, error) ? -1 : 0;
+}
+
+/**
+ * resource_release() - the checkpoint is over: all goes on
+ * @resource: resource
+ * @id: of the checkpoint; 0: whatever there is
+ * @committed: the peer has it
+ * @error: filled in on -1; tried on all of them all the same
+ */
+int resource_release(const struct repl_resource *resource, uint64_t id, bool committed,
+		     struct repl_error *error)
+{
+	struct release release = { id, committed };
+
+	return each(resource, true, one_release, &release, error);
+}
+
+/**
+ * resource_flush() - all before the point in time is on the peer's disks
+ * @resource: resource
+ * @id: of the checkpoint
+ * @error: filled in on -1
+ */
+int resource_flush(const struct repl_resource *resource, uint64_t id,
+		   struct repl_error *error)
+{
+	return each(resource, false, one_flush, &id, error);
 }
 
 /**

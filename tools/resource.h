@@ -115,9 +115,29 @@ int resource_down(const struct repl_resource *resource, bool force, bool dry_run
 int resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 		    struct repl_error *error);
 
-int resource_hold(const struct repl_resource *resource, struct repl_error *error);
-int resource_release(const struct repl_resource *resource, struct repl_error *error);
-int resource_flush(const struct repl_resource *resource, struct repl_error *error);
+int resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
+int resource_hold(const struct repl_resource *resource, uint64_t id,
+		  struct repl_error *error);
+int resource_release(const struct repl_resource *resource, uint64_t id, bool committed,
+		     struct repl_error *error);
+int resource_flush(const struct repl_resource *resource, uint64_t id,
+		   struct repl_error *error);
+
+/**
+ * resource_resync() - bring the peer up to date
+ * @resource: resource; this side is primary
+ * @full: all of the disks, not only what the peer may have missed
+ * @compare: read both sides, and send what differs
+ * @error: filled in on -1: REPL_EXIT_PEER if a data leg cannot be had
+ *
+ * A leg that has failed is attached again. What was written since the last checkpoint
+ * that the peer acknowledged is sent too: a peer that has lost its power has that
+ * checkpoint, and perhaps nothing more.
+ *
+ * Return: 0: under way on all volumes, or -1.
+ */
+int resource_resync(const struct repl_resource *resource, bool full, bool compare,
+		    struct repl_error *error);
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
 /**

@@ -214,6 +214,14 @@ static void ask_pause(struct session *s, struct repl_client *client, bool pause)
 	control_end(client, REPL_EXIT_OK, NULL);
 }
 
+/* A full resync has ended: what the peer had lost it has again. */
+static void ask_synced(struct session *s, struct repl_client *client)
+{
+	s->pair.stale = false;
+	session_look(s);
+	control_end(client, REPL_EXIT_OK, NULL);
+}
+
 void session_request(struct session *s, struct repl_client *client, const char *verb)
 {
 	if (!strcmp(verb, "status"))
@@ -228,6 +236,8 @@ void session_request(struct session *s, struct repl_client *client, const char *
 		ask_failover(s, client);
 	else if (!strcmp(verb, "pause") || !strcmp(verb, "resume"))
 		ask_pause(s, client, !strcmp(verb, "pause"));
+	else if (!strcmp(verb, "synced"))
+		ask_synced(s, client);
 	else
 		control_end(client, REPL_EXIT_USAGE, "no such request");
 }

@@ -1,15 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Session: what takes time in the kernel, in its worker, and hold and release. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "session-i.h"
+
+/* What the worker does beside pair.c's actions. */
+enum {
+	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
+	OP_RESYNC,
+	OP_SYNCFS,				/* before the hold */
+};
 
 struct op {
 	struct session *s;
 	enum pair_action_type type;
 	uint64_t id;
 	unsigned int tries;
+	/* The configuration may change meanwhile: what is done is what was begun. */
+	unsigned int running;		/* that the worker does, or the hook in its place */
+	bool hook;			/* it is a hook */
+	bool hooked;			/* the release hook has run */
+	bool synced;			/* OP_SYNCFS has */
 };
 
 /* In the worker. */
@@ -20,13 +33,19 @@ static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *
 
 	switch (what) {
 	case PAIR_HOLD:
-		return resource_hold(resource, error);
+		return resource_hold(resource, id, error);
 	case PAIR_FLUSH:
-		return resource_flush(resource, error);
+		return resource_flush(resource, id, error);
 	case PAIR_DETACH:
 		return resource_detach(resource, error);
 	case PAIR_RELEASE:
-		return resource_release(resource, error);
+		return resource_release(resource, id, false, error);
+	case OP_RELEASE_GOOD:
+		return resource_release(resource, id, true, error);
+	case OP_SYNCFS:
+		return resource_syncfs(resource, error);
+	case OP_RESYNC:
+		return resource_resync(resource, false, false, error);
 	case PAIR_PREPARE:
 		return resource_prepare(resource, id, error);
 	case PAIR_COMMIT:
@@ -85,6 +104,15 @@ static void released(struct session *s)
 	s->held = 0;
 }
 
+/* Does it begin with the file systems? The pause does not. */
+static bool op_syncs(const struct op *op)
+{
+	const struct repl_config *config = op->s->config;
+
+	return op->type == PAIR_HOLD && !op->synced && !config->hold && !config->sync &&
+	       config->syncfs;
+}
+
 static void op_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct op *op = context;
@@ -93,13 +121,30 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 
 	if (!good)
 		session_failed(s, error->text);
+	if (good && op->running == OP_SYNCFS) {
+		op->synced = true;
+		s->held = now_us();
+		op_go(op);
+		return;
+	}
+	/* The hook lets the workload go on; what waits behind the cut is ours. */
+	if (good && op->type == PAIR_RELEASE && op->hook) {
+		op->hooked = true;
+		op_go(op);
+		return;
+	}
 	/* A commit may be beyond help: a volume was made anew, say. */
 	if (!good && op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10)) {
 		op_after(op, 1000000);
 		return;
 	}
-	if (op->type == PAIR_HOLD)
+	/* Without a hook, and with mode async, that was all of the pause. */
+	if (op->type == PAIR_HOLD && good && !op->hook && !s->config->sync) {
+		s->last_pause = now_us() - s->held;
+		s->held = 0;
+	} else if (op->type == PAIR_HOLD) {
 		s->held = now_us();
+	}
 	if (op->type == PAIR_RELEASE)
 		released(s);
 	if (op->type == PAIR_COMMIT || op->type == PAIR_ABORT)
@@ -132,18 +177,25 @@ static void op_go(struct op *op)
 {
 	struct session *s = op->s;
 	const char *hook = op->type == PAIR_HOLD ? s->config->hold :
-			   op->type == PAIR_RELEASE ? s->release : NULL;
+			   op->type == PAIR_RELEASE && !op->hooked ? s->release : NULL;
+	unsigned int what = op->type;
 	char resource[80], number[48], *env[3];
 	struct repl_error error;
 	int r;
 
-	if (op->type == PAIR_HOLD)
+	if (!hook && op->type == PAIR_RELEASE && op->id && s->pair.last == op->id)
+		what = OP_RELEASE_GOOD;
+	else if (op_syncs(op))
+		what = OP_SYNCFS;
+	op->running = what;
+	op->hook = hook;
+	if (op->type == PAIR_HOLD && what != OP_SYNCFS)
 		hold_begins(s);
 	session_hook_env(s, resource, number, env);
 	r = hook ? work_hook(s->event, op->type == PAIR_HOLD ? "the hold hook" :
 			     "the release hook", hook, env, -1, -1,
 			     s->config->checkpoint_timeout, op_ended, op, NULL, &error) :
-		   worker_call(s->worker, op->type, op->id, op_ended, op, &error);
+		   worker_call(s->worker, what, op->id, op_ended, op, &error);
 	if (r) {
 		say(s, 3, "%s", error.text);
 		op_after(op, 100000);	/* for want of memory or processes */
@@ -168,4 +220,46 @@ void op_start(struct session *s, enum pair_action_type type, uint64_t id)
 	if (type == PAIR_HOLD)
 		s->held = now_us();
 	op_go(op);
+}
+
+/*
+ * ---- Resync ----
+ */
+
+static void resync_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	if (!good && strcmp(s->why_behind, error->text))
+		say(s, 4, "resync: %s", error->text);
+	else if (good)
+		say(s, 5, "the peer missed writes: they are sent");
+	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	if (s->leaving)
+		session_leave(s);
+	else
+		session_look(s);
+}
+
+/**
+ * op_resync() - the peer is back, and has missed writes: send them
+ * @s: session
+ *
+ * Only where a leg was attached before: then the kernel knows all that the peer has
+ * missed. Tried again by the clock as long as it is needed.
+ */
+void op_resync(struct session *s)
+{
+	struct pair *pair = &s->pair;
+	struct pair_kernel kernel;
+	struct repl_error error;
+
+	if (s->resyncing || s->leaving || pair->role != PAIR_PRIMARY || !pair->degraded ||
+	    !pair->connected || !pair->running || pair->diverged || pair->stale ||
+	    pair->phase != PAIR_IDLE || pair->busy)
+		return;
+	if (resource_kernel(&s->resource, &kernel, &error) || !kernel.lost || kernel.never)
+		return;
+	s->resyncing = !worker_call(s->worker, OP_RESYNC, 0, resync_ended, s, &error);
 }

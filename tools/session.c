@@ -12,6 +12,7 @@
 #include "session-i.h"
 
 #define RETRY_MS 1000		/* until the next attempt to connect */
+#define RESYNC_MS 2000		/* until the next attempt to send what was missed */
 
 uint64_t now_us(void)
 {
@@ -206,7 +207,7 @@ void session_feed_type(struct session *s, enum pair_event_type type)
 
 static bool idle(const struct session *s)
 {
-	return s->pair.phase == PAIR_IDLE && !s->pair.busy;
+	return s->pair.phase == PAIR_IDLE && !s->pair.busy && !s->resyncing;
 }
 
 static void tick_peer(struct session *s, uint64_t now)
@@ -234,6 +235,10 @@ static void tick_checkpoint(struct session *s, uint64_t now)
 	    now - s->began / 1000 > s->config->checkpoint_timeout) {
 		s->late = true;
 		session_feed_type(s, PAIR_TIMEOUT);
+	}
+	if (now - s->resynced >= RESYNC_MS) {
+		s->resynced = now;
+		op_resync(s);
 	}
 	if (s->config->interval && !s->paused && now >= s->next && !s->leaving) {
 		s->next = now + s->config->interval;

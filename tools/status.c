@@ -16,6 +16,7 @@
 #define NS_PER_SECOND 1000000000u
 #define MIN_REGION 8u			/* sectors */
 #define MAX_REGION 8192u
+#define MAX_REGIONS (UINT64_MAX / SECTOR / MAX_REGION)	/* any of which has bytes */
 #define MAX_ERRNO 4095u
 
 /*
@@ -26,12 +27,13 @@ static const char *const roles[] = { "secondary", "ingest", "primary" };
 static const char *const stages[] = {
 	"none", "running", "failover", "failover-failed", "done",
 };
-static const char *const jobs[] = { "-", "merge", "fill" };
+static const char *const jobs[] = { "-", "merge", "fill", "push" };
 static const char *const job_states[] = {
 	"-", "running", "paused", "done", "failed", "cancelled",
 };
 static const char *const modes[] = { "sync", "async" };
 static const char *const peers[] = { "none", "attached", "detached", "failed" };
+static const char *const cuts[] = { "-", "held", "cut", "drained", "broken" };
 static const char *const binds[] = { "unbound", "bound" };
 static const char *const fences[] = { "open", "fenced" };
 
@@ -43,8 +45,10 @@ struct class {
 	bool is_flush;			/* its sector says nothing */
 };
 
-#define THEN_SYNC ", then resync (replctl(8), LIMITS)"
-#define THEN_CLEAR "; `dmsetup message DEVICE 0 clear_error` forgets the error"
+#define THEN_SYNC ", then resync: `replctl sync %s` on the primary" THEN_CLEAR
+#define THEN_FULL ", then resync: `replctl sync --full %s` on the primary" THEN_CLEAR
+#define THEN_CLEAR ", then `dmsetup message DEVICE 0 clear_error`"
+#define THEN_PUSH ", then resync: `replctl sync %s`"
 #define THEN_RETRY ", then `dmsetup message DEVICE 0 retry`: the merge goes on"
 
 static const struct class classes[] = {
@@ -59,7 +63,7 @@ static const struct class classes[] = {
 		"check the secondary disk or replace it" THEN_SYNC },
 	[REPL_FLUSH] = {
 		"flush", "the secondary disk cannot be flushed; no checkpoint until a resync",
-		"check the secondary disk or replace it" THEN_SYNC, true },
+		"check the secondary disk or replace it" THEN_FULL, true },
 	[REPL_VIEW_READ] = {
 		"view-read", "a read of the view failed; its reader got the error",
 		"check active, hidden and the secondary disk" THEN_CLEAR },
@@ -80,10 +84,19 @@ static const struct class classes[] = {
 		"check the metadata device (`replctl metadata check`) or replace it" THEN_SYNC },
 	[REPL_PEER_WRITE] = {
 		"peer-write", "the peer did not take a write; nothing is forwarded any more",
-		"repair the connection or the peer" THEN_SYNC },
+		"repair the connection or the peer" THEN_PUSH },
 	[REPL_PEER_FLUSH] = {
 		"peer-flush", "the peer did not flush; nothing is forwarded any more",
-		"repair the connection or the peer" THEN_SYNC, true },
+		"repair the connection or the peer" THEN_PUSH, true },
+	[REPL_PEER_TIMEOUT] = {
+		"peer-timeout", "the peer did not answer within peer_timeout; nothing is forwarded any more",
+		"repair the connection or the peer" THEN_PUSH },
+	[REPL_PUSH_READ] = {
+		"push-read", "the disk could not be read for the resync, which has ended",
+		"check the disk or replace it" THEN_PUSH },
+	[REPL_PRIMARY_METADATA] = {
+		"metadata", "the metadata device cannot be written: what the peer misses is not remembered across a crash of this host; no checkpoint until then",
+		"check the metadata device (`replctl metadata check`) or replace it" },
 };
 
 #define FAILOVER_FAILED_TODO "repair the devices" THEN_RETRY
@@ -111,6 +124,11 @@ const char *status_job_state_name(enum repl_job_state state)
 const char *status_peer_name(enum repl_peer peer)
 {
 	return peers[peer];
+}
+
+const char *status_cut_name(enum repl_cut cut)
+{
+	return cuts[cut];
 }
 
 const char *status_class_name(enum repl_class class)
@@ -264,33 +282,45 @@ static void read_latched(struct reader *r, struct repl_latched *l,
 	}
 }
 
-static void read_progress(struct reader *r, struct repl_secondary_status *s)
+/* "12/34", the first not more than the second */
+static void fraction(struct reader *r, const char *what, char *word, uint64_t max,
+		     uint64_t *part, uint64_t *all)
 {
-	char *word = next_word(r, "job progress"), *total = strchr(word, '/');
+	char *slash = strchr(word, '/');
 
-	if (!total) {
-		bad(r, "job progress", word);
+	*part = *all = 0;
+	if (!slash) {
+		bad(r, what, word);
 		return;
 	}
-	*total++ = 0;
-	s->job_total = to_number(r, "job progress", total, UINT64_MAX);
-	s->job_done = to_number(r, "job progress", word, s->job_total);
+	*slash++ = 0;
+	*all = to_number(r, what, slash, max);
+	*part = to_number(r, what, word, *all);
 }
 
-static void read_metadata(struct reader *r, struct repl_secondary_status *s)
+/* One of those between @first and @last, or none. */
+static void read_job(struct reader *r, struct repl_job_status *job,
+		     enum repl_job_type first, enum repl_job_type last)
 {
-	char *word = next_word(r, "metadata"), *blocks = strchr(word, '/');
+	job->type = one_of(r, "job", jobs, ARRAY_SIZE(jobs));
+	if (job->type != REPL_JOB_NONE && (job->type < first || job->type > last))
+		bad(r, "job", jobs[job->type]);
+	job->state = one_of(r, "job state", job_states, ARRAY_SIZE(job_states));
+	if (job->type == REPL_JOB_NONE && job->state != REPL_JOB_IDLE)
+		bad(r, "job state", job_states[job->state]);
+	fraction(r, "job progress", next_word(r, "job progress"), UINT64_MAX, &job->done,
+		 &job->total);
+	job->speed = number(r, "job speed", UINT64_MAX / KIB);
+}
+
+static bool read_metadata(struct reader *r, uint64_t *used, uint64_t *blocks)
+{
+	char *word = next_word(r, "metadata");
 
 	if (!strcmp(word, "-"))
-		return;
-	if (!blocks) {
-		bad(r, "metadata", word);
-		return;
-	}
-	*blocks++ = 0;
-	s->has_metadata = true;
-	s->log_blocks = to_number(r, "metadata", blocks, UINT64_MAX);
-	s->log_used = to_number(r, "metadata", word, s->log_blocks);
+		return false;
+	fraction(r, "metadata", word, UINT64_MAX, used, blocks);
+	return true;
 }
 
 static void read_secondary(struct reader *r, struct repl_status *status)
@@ -307,21 +337,35 @@ static void read_secondary(struct reader *r, struct repl_status *status)
 	s->hidden = number(r, "hidden regions", s->regions);
 	s->active = number(r, "active regions", s->regions);
 	s->ops = number(r, "ops", UINT64_MAX);
-	s->job = one_of(r, "job", jobs, ARRAY_SIZE(jobs));
-	s->job_state = one_of(r, "job state", job_states, ARRAY_SIZE(job_states));
-	if (s->job == REPL_JOB_NONE && s->job_state != REPL_JOB_IDLE)
-		bad(r, "job state", job_states[s->job_state]);
-	read_progress(r, s);
-	s->job_speed = number(r, "job speed", UINT64_MAX / KIB);
+	read_job(r, &status->job, REPL_JOB_MERGE, REPL_JOB_FILL);
 	read_latched(r, &status->latched, REPL_CBW_READ, REPL_METADATA);
 	if (r->next)	/* a module before metadata devices says nothing */
-		read_metadata(r, s);
+		s->has_metadata = read_metadata(r, &s->log_used, &s->log_blocks);
 }
 
 static void read_ingest(struct reader *r, struct repl_status *status)
 {
 	status->ingest.is_bound = one_of(r, "bound", binds, ARRAY_SIZE(binds));
 	status->ingest.is_fenced = one_of(r, "fence", fences, ARRAY_SIZE(fences));
+}
+
+/* "-" or "7:drained" */
+static void read_cut(struct reader *r, struct repl_primary_status *p)
+{
+	char *word = next_word(r, "cut"), *state = strchr(word, ':');
+
+	if (!strcmp(word, "-"))
+		return;
+	if (state)
+		*state++ = 0;
+	p->cut_id = to_number(r, "cut", word, UINT64_MAX);
+	for (p->cut = REPL_CUT_HELD; state && p->cut < ARRAY_SIZE(cuts); p->cut++)
+		if (!strcmp(state, cuts[p->cut]))
+			break;
+	if (!p->cut_id || !state || p->cut == ARRAY_SIZE(cuts)) {
+		bad(r, "cut", state ? state : word);
+		p->cut = REPL_CUT_NONE;
+	}
 }
 
 static void read_primary(struct reader *r, struct repl_status *status)
@@ -335,7 +379,15 @@ static void read_primary(struct reader *r, struct repl_status *status)
 	p->writes = number(r, "writes", UINT64_MAX);
 	p->forwarded = number(r, "forwarded", UINT64_MAX);
 	p->missed = number(r, "missed", UINT64_MAX);
-	read_latched(r, &status->latched, REPL_PEER_WRITE, REPL_PEER_FLUSH);
+	read_latched(r, &status->latched, REPL_PEER_WRITE, REPL_PRIMARY_METADATA);
+	fraction(r, "window", next_word(r, "window"), UINT64_MAX / KIB, &p->window_used,
+		 &p->window);
+	fraction(r, "dirty regions", next_word(r, "dirty regions"), MAX_REGIONS, &p->dirty,
+		 &p->regions);
+	read_cut(r, p);
+	read_job(r, &status->job, REPL_JOB_PUSH, REPL_JOB_PUSH);
+	p->newer = number(r, "checkpoint regions", p->regions);
+	p->has_metadata = read_metadata(r, &p->log_used, &p->log_blocks);
 }
 
 int status_parse(const char *line, struct repl_status *status, struct repl_error *error)
@@ -412,15 +464,22 @@ bool rate_eta(const struct repl_rate *rate, uint64_t total, uint64_t *seconds)
 	return true;
 }
 
+/* Sectors; 0 if unknown */
+static uint64_t region_size(const struct repl_report *report)
+{
+	return report->status->role == REPL_SECONDARY ?
+	       report->status->secondary.region_size : report->region_size;
+}
+
 /* A rate of regions as one of bytes. */
 static bool bytes_per_second(const struct repl_report *report, uint64_t *bytes)
 {
 	double per_second;
 
 	*bytes = 0;
-	if (!rate_get(report->rate, &per_second))
+	if (!region_size(report) || !rate_get(report->rate, &per_second))
 		return false;
-	per_second *= (double)(report->status->secondary.region_size * SECTOR);
+	per_second *= (double)(region_size(report) * SECTOR);
 	*bytes = per_second < 1e18 ? (uint64_t)per_second : (uint64_t)1e18;
 	return true;
 }
@@ -428,7 +487,7 @@ static bool bytes_per_second(const struct repl_report *report, uint64_t *bytes)
 /* The last region may be partial. */
 static uint64_t region_bytes(const struct repl_report *report, uint64_t regions)
 {
-	uint64_t bytes = regions * report->status->secondary.region_size * SECTOR;
+	uint64_t bytes = regions * region_size(report) * SECTOR;
 	uint64_t length = report->sectors < UINT64_MAX / SECTOR ?
 			  report->sectors * SECTOR : UINT64_MAX;
 
@@ -538,26 +597,26 @@ static void json_latched(const struct repl_report *report, struct json_object *t
 
 static struct json_object *json_job(const struct repl_report *report)
 {
-	const struct repl_secondary_status *s = &report->status->secondary;
-	bool moves = s->job_state == REPL_JOB_RUNNING, known;
+	const struct repl_job_status *s = &report->status->job;
+	bool moves = s->state == REPL_JOB_RUNNING, known;
 	struct json_object *job;
 	uint64_t n;
 
-	if (s->job == REPL_JOB_NONE)
+	if (s->type == REPL_JOB_NONE)
 		return NULL;
 	job = json_object_new_object();
 	if (!job)
 		return NULL;
-	add_string(job, "type", jobs[s->job]);
-	add_string(job, "state", s->job_state == REPL_JOB_IDLE ? NULL :
-				 job_states[s->job_state]);
-	add_number(job, "done", s->job_done);
-	add_number(job, "total", s->job_total);
-	add(job, "fraction", s->job_total ?
-	    json_object_new_double((double)s->job_done / (double)s->job_total) : NULL);
+	add_string(job, "type", jobs[s->type]);
+	add_string(job, "state", s->state == REPL_JOB_IDLE ? NULL :
+				 job_states[s->state]);
+	add_number(job, "done", s->done);
+	add_number(job, "total", s->total);
+	add(job, "fraction", s->total ?
+	    json_object_new_double((double)s->done / (double)s->total) : NULL);
 	known = bytes_per_second(report, &n);
 	add_maybe(job, "rate_bytes_per_second", moves && known, n);
-	known = rate_eta(report->rate, s->job_total, &n);
+	known = rate_eta(report->rate, s->total, &n);
 	add_maybe(job, "eta_seconds", moves && known, n);
 	return job;
 }
@@ -574,15 +633,22 @@ static struct json_object *json_ingest(const struct repl_status *status)
 	return ingest;
 }
 
-static struct json_object *json_metadata(const struct repl_secondary_status *s)
+static struct json_object *json_metadata(uint64_t used, uint64_t blocks)
 {
 	struct json_object *metadata = json_object_new_object();
 
 	if (!metadata)
 		return NULL;
-	add_number(metadata, "log_blocks_used", s->log_used);
-	add_number(metadata, "log_blocks", s->log_blocks);
+	add_number(metadata, "log_blocks_used", used);
+	add_number(metadata, "log_blocks", blocks);
 	return metadata;
+}
+
+static void json_speed(const struct repl_report *report, struct json_object *to)
+{
+	uint64_t speed = report->status->job.speed;
+
+	add_maybe(to, "job_speed_limit_bytes_per_second", speed, speed * KIB);
 }
 
 static void json_secondary(const struct repl_report *report, struct json_object *to)
@@ -599,9 +665,10 @@ static void json_secondary(const struct repl_report *report, struct json_object 
 	add_number(to, "active_bytes", region_bytes(report, s->active));
 	add_number(to, "ops", s->ops);
 	add(to, "job", json_job(report));
-	add_maybe(to, "job_speed_limit_bytes_per_second", s->job_speed, s->job_speed * KIB);
+	json_speed(report, to);
 	add(to, "ingest", report->ingest ? json_ingest(report->ingest) : NULL);
-	add(to, "metadata", s->has_metadata ? json_metadata(s) : NULL);
+	add(to, "metadata", s->has_metadata ?
+	    json_metadata(s->log_used, s->log_blocks) : NULL);
 }
 
 static void json_primary(const struct repl_report *report, struct json_object *to)
@@ -613,6 +680,20 @@ static void json_primary(const struct repl_report *report, struct json_object *t
 	add_number(to, "writes", p->writes);
 	add_number(to, "forwarded", p->forwarded);
 	add_number(to, "missed", p->missed);
+	add_maybe(to, "window_bytes", p->window, p->window * KIB);
+	add_maybe(to, "window_used_bytes", p->window, p->window_used * KIB);
+	add_maybe(to, "region_size_bytes", report->region_size, report->region_size * SECTOR);
+	add_number(to, "regions", p->regions);
+	add_number(to, "dirty_regions", p->dirty);
+	add_maybe(to, "dirty_bytes", report->region_size, region_bytes(report, p->dirty));
+	add_number(to, "newer_regions", p->newer);
+	add_maybe(to, "newer_bytes", report->region_size, region_bytes(report, p->newer));
+	add_maybe(to, "cut", p->cut_id, p->cut_id);
+	add_string(to, "cut_state", p->cut_id ? cuts[p->cut] : NULL);
+	add(to, "job", json_job(report));
+	json_speed(report, to);
+	add(to, "metadata", p->has_metadata ?
+	    json_metadata(p->log_used, p->log_blocks) : NULL);
 }
 
 struct json_object *status_json(const struct repl_report *report)
@@ -731,28 +812,28 @@ static const char *secondary_stage_words(const struct repl_status *status)
 
 static void words_job(const struct repl_report *report, unsigned int width, FILE *to)
 {
-	const struct repl_secondary_status *s = &report->status->secondary;
+	const struct repl_job_status *s = &report->status->job;
 	char bar[300], text[64];
 	uint64_t n;
 
-	if (s->job == REPL_JOB_NONE)
+	if (s->type == REPL_JOB_NONE)
 		return;
 	/* "  merge cancelled " and what is behind the bar leave half the line. */
-	status_bar(bar, sizeof(bar), width / 2, s->job_done, s->job_total);
-	fprintf(to, "  %s %s", jobs[s->job],
-		s->job_state == REPL_JOB_IDLE ? "begins" : job_states[s->job_state]);
-	if (s->job_total)
+	status_bar(bar, sizeof(bar), width / 2, s->done, s->total);
+	fprintf(to, "  %s %s", jobs[s->type],
+		s->state == REPL_JOB_IDLE ? "begins" : job_states[s->state]);
+	if (s->total)
 		fprintf(to, " %s", bar);
-	if (s->job_state == REPL_JOB_RUNNING) {
+	if (s->state == REPL_JOB_RUNNING) {
 		if (bytes_per_second(report, &n))
 			fprintf(to, ", %s/s", size_text(text, sizeof(text), n));
 		else
 			fputs(", rate unknown", to);
-		if (rate_eta(report->rate, s->job_total, &n))
+		if (rate_eta(report->rate, s->total, &n))
 			fprintf(to, ", %s left", time_text(text, sizeof(text), n));
-		if (s->job_speed)
+		if (s->speed)
 			fprintf(to, " (limit %s/s)",
-				size_text(text, sizeof(text), s->job_speed * KIB));
+				size_text(text, sizeof(text), s->speed * KIB));
 	}
 	fputc('\n', to);
 }
@@ -785,13 +866,30 @@ static void words_secondary(const struct repl_report *report, unsigned int width
 		fputs("  ingest is fenced: writes of the old primary are refused\n", to);
 }
 
-static void words_primary(const struct repl_report *report, FILE *to)
+/* How much the peer has not got: in bytes, where one can know. */
+static void words_behind(const struct repl_report *report, uint64_t regions, FILE *to)
+{
+	char text[64];
+
+	if (report->region_size)
+		fputs(size_text(text, sizeof(text), region_bytes(report, regions)), to);
+	else
+		fprintf(to, "%" PRIu64 " regions", regions);
+}
+
+static void words_peer(const struct repl_report *report, FILE *to)
 {
 	const struct repl_primary_status *p = &report->status->primary;
 
 	switch (p->peer) {
 	case REPL_PEER_ATTACHED:
-		fprintf(to, "  every write goes to the peer too (%s)\n", modes[p->mode]);
+		if (!p->dirty) {
+			fprintf(to, "  every write goes to the peer too (%s)\n", modes[p->mode]);
+			break;
+		}
+		fputs("  the peer is ", to);
+		words_behind(report, p->dirty, to);
+		fputs(" behind: no checkpoint until it has caught up\n", to);
 		break;
 	case REPL_PEER_FAILED:
 		fputs("  the peer's leg has failed: the workload goes on, nothing is replicated\n", to);
@@ -801,8 +899,43 @@ static void words_primary(const struct repl_report *report, FILE *to)
 		fputs("  no peer is attached: nothing is replicated\n", to);
 		break;
 	}
+}
+
+static const char *cut_words(enum repl_cut cut)
+{
+	switch (cut) {
+	case REPL_CUT_HELD:
+		return "all I/O waits until the other volumes have theirs";
+	case REPL_CUT_MADE:
+		return "what is before it goes to the peer, newer writes wait here";
+	case REPL_CUT_DRAINED:
+		return "all before it is on the peer, newer writes wait here";
+	default:
+		return "the peer was lost meanwhile";
+	}
+}
+
+static void words_primary(const struct repl_report *report, unsigned int width, FILE *to)
+{
+	const struct repl_primary_status *p = &report->status->primary;
+	char text[2][64];
+
+	words_peer(report, to);
 	fprintf(to, "  %" PRIu64 " writes, %" PRIu64 " forwarded, %" PRIu64 " missed\n",
 		p->writes, p->forwarded, p->missed);
+	if (p->dirty && p->peer != REPL_PEER_ATTACHED) {
+		fputs("  the peer has not got ", to);
+		words_behind(report, p->dirty, to);
+		fputc('\n', to);
+	}
+	if (p->window_used)
+		fprintf(to, "  %s of the window of %s wait for the peer\n",
+			size_text(text[0], sizeof(text[0]), p->window_used * KIB),
+			size_text(text[1], sizeof(text[1]), p->window * KIB));
+	if (p->cut_id)
+		fprintf(to, "  cut for checkpoint %" PRIu64 ": %s\n", p->cut_id,
+			cut_words(p->cut));
+	words_job(report, width, to);
 }
 
 static void words_latched(const struct repl_report *report, FILE *to)
@@ -840,7 +973,7 @@ void status_words(const struct repl_report *report, unsigned int width, FILE *to
 		words_secondary(report, width, to);
 		break;
 	case REPL_PRIMARY:
-		words_primary(report, to);
+		words_primary(report, width, to);
 		break;
 	case REPL_INGEST:
 		fprintf(to, "  %s, %s\n", binds[status->ingest.is_bound],

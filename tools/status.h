@@ -29,7 +29,7 @@ enum repl_stage {
 	REPL_STAGE_DONE,
 };
 
-enum repl_job_type { REPL_JOB_NONE, REPL_JOB_MERGE, REPL_JOB_FILL };
+enum repl_job_type { REPL_JOB_NONE, REPL_JOB_MERGE, REPL_JOB_FILL, REPL_JOB_PUSH };
 
 enum repl_job_state {
 	REPL_JOB_IDLE,
@@ -49,6 +49,15 @@ enum repl_peer {
 	REPL_PEER_FAILED,
 };
 
+/* Of the primary's cut, the point in time that a checkpoint is made of. */
+enum repl_cut {
+	REPL_CUT_NONE,
+	REPL_CUT_HELD,			/* made, and I/O waits for the other volumes' */
+	REPL_CUT_MADE,			/* not all before it is on the peer */
+	REPL_CUT_DRAINED,
+	REPL_CUT_BROKEN,		/* the peer was lost meanwhile */
+};
+
 /* Classes of latched errors; bit numbers in struct repl_latched. */
 enum repl_class {
 	REPL_CBW_READ,		/* of repl-secondary, in the order of the line */
@@ -63,6 +72,9 @@ enum repl_class {
 	REPL_METADATA,
 	REPL_PEER_WRITE,	/* of repl-primary */
 	REPL_PEER_FLUSH,
+	REPL_PEER_TIMEOUT,
+	REPL_PUSH_READ,
+	REPL_PRIMARY_METADATA,
 	REPL_NR_CLASSES,
 };
 
@@ -78,6 +90,13 @@ struct repl_latched {
 	uint64_t first_sector;
 };
 
+struct repl_job_status {
+	enum repl_job_type type;
+	enum repl_job_state state;
+	uint64_t done, total;		/* regions; done <= total */
+	uint64_t speed;			/* KiB/s, 0 = unlimited */
+};
+
 struct repl_secondary_status {
 	uint64_t checkpoint;		/* 0 before the first */
 	bool is_prepared;
@@ -85,10 +104,6 @@ struct repl_secondary_status {
 	uint64_t region_size;		/* sectors */
 	uint64_t regions, hidden, active;
 	uint64_t ops;
-	enum repl_job_type job;
-	enum repl_job_state job_state;
-	uint64_t job_done, job_total;	/* regions; done <= total */
-	uint64_t job_speed;		/* KiB/s, 0 = unlimited */
 	bool has_metadata;		/* a device; else maps are in memory only */
 	uint64_t log_used, log_blocks;	/* of its log; used <= blocks */
 };
@@ -101,12 +116,21 @@ struct repl_primary_status {
 	enum repl_mode mode;
 	enum repl_peer peer;
 	uint64_t writes, forwarded, missed;
+	uint64_t window_used, window;	/* KiB; used <= window; 0 in mode sync */
+	uint64_t regions;
+	uint64_t dirty;			/* regions that the peer's disk has not got */
+	uint64_t newer;			/* regions that the peer's checkpoint has not got */
+	enum repl_cut cut;
+	uint64_t cut_id;		/* 0: none */
+	bool has_metadata;
+	uint64_t log_used, log_blocks;	/* as of a secondary */
 };
 
 struct repl_status {
 	enum repl_role role;
 	enum repl_stage stage;
 	struct repl_latched latched;	/* not of an ingest */
+	struct repl_job_status job;	/* not of an ingest */
 	union {
 		struct repl_secondary_status secondary;
 		struct repl_ingest_status ingest;
@@ -130,6 +154,7 @@ const char *status_stage_name(enum repl_stage stage);
 const char *status_job_name(enum repl_job_type job);
 const char *status_job_state_name(enum repl_job_state state);
 const char *status_peer_name(enum repl_peer peer);
+const char *status_cut_name(enum repl_cut cut);
 const char *status_class_name(enum repl_class class);
 
 /*
@@ -173,6 +198,7 @@ struct repl_report {
 	const char *resource;			/* for the commands in words */
 	const char *volume;			/* "data-0" */
 	uint64_t sectors;			/* its length, 0 if unknown */
+	uint64_t region_size;			/* sectors; of a primary; 0 if unknown */
 	const struct repl_status *status;	/* of secondary or primary */
 	const struct repl_status *ingest;	/* or NULL */
 	const struct repl_rate *rate;		/* of the job, in regions; or NULL */

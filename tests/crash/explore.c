@@ -12,7 +12,9 @@
  *
  * Then for many moments: what had been answered, and flushed or written with
  * FUA, is there, and a random part of the rest; the server serves that, the
- * chain is activated, and all of the view is compared with the model.
+ * chain is activated, and all of the view is compared with the model. After a
+ * failover each region that has a write of the view, or was not of the
+ * checkpoint, must be in the dirty map.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +38,7 @@
 #define SECTORS	 (REGIONS * REGION - 3)		/* the last one is partial */
 #define PART	 (REGIONS * REGION)
 #define META	 (3 * PART)
-#define META_SECTORS ((2 + 2 * 3 + 64) * 8u)
+#define META_SECTORS ((2 + 2 * 4 + 64) * 8u)
 #define ALL	 (META + META_SECTORS)
 #define BYTES	 ((size_t)ALL * SECTOR)
 
@@ -259,6 +261,7 @@ struct state {
 	u64 checkpoint;
 	u32 from, since;		/* events; since: ~0 while unknown */
 	bool later;			/* writes of the view count */
+	bool must[REGIONS];		/* be dirty, of a failover */
 	u64 image[SECTORS];		/* tags */
 };
 
@@ -466,6 +469,9 @@ static void transition(const char *text, const char *stage, u64 id, bool later, 
 {
 	struct state *s = new_state(stage, id, later, image);
 
+	memset(s->must, 0, sizeof(s->must));
+	for (u32 i = 0; i < REGIONS && !strcmp(stage, "failover"); i++)
+		s->must[i] = in_hidden[i] || in_active[i];
 	message(text);
 	s->since = nr_events;
 }
@@ -790,6 +796,51 @@ static bool same_stage(const struct state *s, const char *stage, u64 id)
 	return !strcmp(s->stage, stage);
 }
 
+/* What the dirty map has: false if it is not to be had. */
+static bool get_dirty(bool *dirty)
+{
+	unsigned long long sector, nr;
+	const char *line = dm_answer;
+	int n;
+
+	memset(dirty, 0, REGIONS * sizeof(*dirty));
+	errno = dm_message_text(VIEW, "dirty extents dirty");
+	if (errno)
+		return false;
+	for (; sscanf(line, "%llu %llu\n%n", &sector, &nr, &n) == 2; line += n)
+		for (u32 s = sector; s < sector + nr; s++)
+			dirty[s / REGION] = true;
+	return !strcmp(line, "end\n");
+}
+
+/*
+ * What another copy lacks is in the dirty map: what was not of the checkpoint,
+ * and what of the view's writes has arrived. Before a failover nothing is.
+ */
+static bool good_dirty(const struct state *s, u32 e, const u64 *tags)
+{
+	bool must[REGIONS] = { false }, dirty[REGIONS];
+	bool after = !strcmp(s->stage, "failover");
+
+	if (!get_dirty(dirty)) {
+		note("after event %u: dirty extents: %s", e, dm_answer);
+		return false;
+	}
+	if (after)
+		memcpy(must, s->must, sizeof(must));
+	for (u32 i = 0; after && i < nr_vwrites; i++)
+		if (vwrites[i].from >= s->from && vwrites[i].from < e &&
+		    vwrites[i].tag == tags[vwrites[i].sector])
+			must[vwrites[i].sector / REGION] = true;
+	for (u32 i = 0; i < REGIONS; i++)
+		if (must[i] ? !dirty[i] : dirty[i] && !after) {
+			note("after event %u of %u: state %s: region %u is%s dirty", e, nr_events,
+			     s->stage, i, dirty[i] ? "" : " not");
+			return false;
+		}
+	return true;
+}
+
 static bool try_point(u32 e)
 {
 	static u64 tags[SECTORS];
@@ -832,6 +883,8 @@ static bool try_point(u32 e)
 			     e, nr_events, stage, (unsigned long long)id, bad,
 			     bad < SECTORS ? stamp_describe(buf + bad * SECTOR, text[1]) : "?",
 			     text[0]);
+		} else {
+			good = good_dirty(found, e, tags);
 		}
 		free(buf);
 	} else if (nr_states && states[0]->since <= e) {

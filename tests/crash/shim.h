@@ -14,6 +14,11 @@
 
 /* compat.h is replaced: */
 #define DM_REPL_COMPAT_H
+/* One store at a time: */
+#define DM_REPL_STORES_H
+#define repl_stores_add(store, md)	0
+#define repl_stores_del(store)
+#define repl_stores_quiesce(store)
 
 #define cpu_to_le16(x)	htole16(x)
 #define cpu_to_le32(x)	htole32(x)
@@ -28,9 +33,13 @@
 void *sim_alloc(size_t n);
 void sim_free(void *p);
 #undef vzalloc
+#undef kzalloc
+#undef kvcalloc
+#undef kfree
 #undef vfree
 #undef kvfree
 #define vzalloc(n)	sim_alloc(n)
+#define kvcalloc(n, s, g) sim_alloc((n) * (s))
 #define kvzalloc(n, g)	sim_alloc(n)
 #define kzalloc(n, g)	sim_alloc(n)
 #define vmalloc(n)	sim_alloc(n)
@@ -45,6 +54,33 @@ static inline void get_random_bytes(void *buf, size_t n)
 {
 	for (u8 *p = buf; n--; p++)
 		*p = sim_random();
+}
+
+typedef struct {
+	int counter;
+} atomic_t;
+#define atomic_set(v, n)	((v)->counter = (n))
+#define atomic_inc(v)		((v)->counter++)
+#define atomic_dec_and_test(v)	(!--(v)->counter)
+
+#ifndef synchronize_rcu
+#define synchronize_rcu() do { } while (0)
+#endif
+
+/* uuids */
+typedef struct {
+	u8 b[16];
+} uuid_t;
+#define generate_random_uuid(p)	get_random_bytes(p, 16)
+#define uuid_parse(word, uuid)	(-EINVAL)
+#define uuid_is_null(uuid)	false
+
+static inline void *memchr_inv(const void *data, int c, size_t n)
+{
+	for (const u8 *p = data; n--; p++)
+		if (*p != c)
+			return (void *)p;
+	return NULL;
 }
 
 /* lists */
@@ -68,28 +104,11 @@ static inline void list_del_init(struct list_head *e)
 	INIT_LIST_HEAD(e);
 }
 
-static inline void list_move_tail(struct list_head *e, struct list_head *l)
-{
-	list_del_init(e);
-	list_add_tail(e, l);
-}
-
 static inline void list_splice_tail_init(struct list_head *from, struct list_head *l)
 {
 	while (!list_empty(from))
 		list_move_tail(from->next, l);
 }
-
-#define list_entry(p, type, member) container_of(p, type, member)
-#define list_for_each_entry(p, l, member)				\
-	for (p = list_entry((l)->next, __typeof__(*p), member);		\
-	     &p->member != (l);						\
-	     p = list_entry(p->member.next, __typeof__(*p), member))
-#define list_for_each_entry_safe(p, n, l, member)			\
-	for (p = list_entry((l)->next, __typeof__(*p), member),		\
-	     n = list_entry(p->member.next, __typeof__(*p), member);	\
-	     &p->member != (l);						\
-	     p = n, n = list_entry(n->member.next, __typeof__(*n), member))
 
 /* works, completions */
 #define INIT_WORK(w, f) do { (w)->func = (f); (w)->pending = false; } while (0)
@@ -100,6 +119,7 @@ void cancel_work_sync(struct work_struct *work);
 /* A tick may be over before, or long after, anything else. */
 #define INIT_DELAYED_WORK(w, f)	INIT_WORK(&(w)->work, f)
 #define queue_delayed_work(wq, w, ticks) queue_work(wq, &(w)->work)
+#define HZ 1
 #define cancel_delayed_work_sync(w) cancel_work_sync(&(w)->work)
 #define to_delayed_work(w)	container_of(w, struct delayed_work, work)
 
@@ -110,6 +130,7 @@ struct completion {
 #define complete(c)		((c)->done = true)
 void wait_for_completion(struct completion *c);
 void sim_yield(void);
+#undef cond_resched
 #define cond_resched()	sim_yield()
 
 /* block devices: dm-io, waiting for the end */

@@ -141,15 +141,17 @@ void repl_status(const char *view, struct repl_status *st)
 
 void repl_primary_status(const char *primary, struct repl_primary_status *st)
 {
-	char copy[512], *w[REPL_WORDS + 1];
-	int err;
+	char copy[512], *w[PRIMARY_WORDS + 1];
+	unsigned long long a, b;
+	int err, n = 0;
 
 	memset(st, 0, sizeof(*st));
 	err = dm_status_to(primary, st->line, sizeof(st->line), false);
 	errno = err;
 	need(!err, "%s has a status", primary);
 	strcpy(copy, st->line);
-	need(split(copy, w, 11) == 10, "10 words in '%s'", st->line);
+	need(split(copy, w, PRIMARY_WORDS + 1) == PRIMARY_WORDS, "%d words in '%s'",
+	     PRIMARY_WORDS, st->line);
 	need(!strcmp(w[0], "primary"), "the role in '%s'", st->line);
 	need(one_of(w[1], "none running"), "the stage in '%s'", st->line);
 	need(one_of(w[3], "none attached detached failed"), "the peer in '%s'", st->line);
@@ -163,9 +165,30 @@ void repl_primary_status(const char *primary, struct repl_primary_status *st)
 	st->error = number(w[8], st->line);
 	st->has_sector = maybe_number(w[9], st->line, &st->sector);
 
+	need(sscanf(w[10], "%llu/%llu%n", &a, &b, &n) == 2 && !w[10][n] && a <= b,
+	     "the window in '%s'", st->line);
+	st->window_used = a;
+	st->window_size = b;
+	need(sscanf(w[11], "%llu/%llu%n", &a, &b, &n) == 2 && !w[11][n] && a <= b,
+	     "the dirty regions in '%s'", st->line);
+	st->dirty = a;
+	st->regions = b;
+	COPY(st->cut, w[12]);
+	COPY(st->job, w[13]);
+	COPY(st->job_state, w[14]);
+	need(one_of(st->job, "- push"), "the job in '%s'", st->line);
+	need(one_of(st->job_state, "- running paused done failed cancelled"),
+	     "the job's state in '%s'", st->line);
+	need(sscanf(w[15], "%llu/%llu%n", &a, &b, &n) == 2 && !w[15][n] && a <= b,
+	     "the progress in '%s'", st->line);
+	st->job_done = a;
+	st->job_total = b;
+	st->job_speed = number(w[16], st->line);
+	st->checkpoint_regions = number(w[17], st->line);
+
 	need(st->writes == st->forwarded + st->missed,
 	     "each write is forwarded or missed in '%s'", st->line);
-	need(classes_in_order(st->errors, "peer-write peer-flush"),
+	need(classes_in_order(st->errors, "peer-write peer-flush peer-timeout push-read"),
 	     "the latched classes in '%s'", st->line);
 }
 

@@ -8,6 +8,7 @@
 #include "tap.h"
 
 #define REPL_WORDS 17
+#define PRIMARY_WORDS 19
 
 /* repl-secondary's status; Documentation/dm-repl.rst */
 struct repl_status {
@@ -35,6 +36,11 @@ struct repl_primary_status {
 	unsigned int error;
 	bool has_sector;
 	uint64_t sector;
+	uint64_t window_used, window_size;	/* KiB */
+	uint64_t dirty, regions;
+	char cut[40], job[16], job_state[16];
+	uint64_t job_done, job_total, job_speed;
+	uint64_t checkpoint_regions;
 	char line[512];
 };
 

@@ -114,8 +114,21 @@ static const struct bad_table bad_tables[] = {
 	{ "primary: unknown feature", "repl-primary", "$0 $1 - 8 1 rsync" },
 	{ "primary: unknown feature", "repl-primary", "$0 $1 - 8 2 sync Sync" },
 	{ "primary: feature twice", "repl-primary", "$0 $1 - 8 2 sync sync" },
-	{ "primary: async", "repl-primary", "$0 $1 - 8 1 async" },
-	{ "primary: async", "repl-primary", "$0 $1 - 8 2 sync async" },
+	{ "primary: feature twice", "repl-primary", "$0 $1 - 8 2 async async" },
+	{ "primary: feature twice", "repl-primary", "$0 $1 - 8 2 window=512 window=512" },
+	{ "primary: both modes", "repl-primary", "$0 $1 - 8 2 sync async" },
+	{ "primary: needs async", "repl-primary", "$0 $1 - 8 2 sync window=512" },
+	{ "primary: needs async", "repl-primary", "$0 $1 - 8 2 congestion=block sync" },
+	{ "primary: needs async", "repl-primary", "$0 $1 - 8 2 sync peer_timeout=500" },
+	{ "primary: congestion", "repl-primary", "$0 $1 - 8 1 congestion=wait" },
+	{ "primary: congestion", "repl-primary", "$0 $1 - 8 2 async congestion=" },
+	{ "primary: window", "repl-primary", "$0 $1 - 8 1 window=" },
+	{ "primary: window", "repl-primary", "$0 $1 - 8 1 window=255" },
+	{ "primary: window", "repl-primary", "$0 $1 - 8 1 window=1048577" },
+	{ "primary: window", "repl-primary", "$0 $1 - 8 1 window=1M" },
+	{ "primary: timeout", "repl-primary", "$0 $1 - 8 1 peer_timeout=99" },
+	{ "primary: timeout", "repl-primary", "$0 $1 - 8 1 peer_timeout=600001" },
+	{ "primary: timeout", "repl-primary", "$0 $1 - 8 1 peer_timeout=1s" },
 	{ "local: open", "repl-primary", "/dev/nothing $1 - 8" },
 	{ "local: open", "repl-primary", "- $1 - 8" },
 	{ "peer: open", "repl-primary", "$0 /dev/nothing - 8" },
@@ -307,7 +320,8 @@ static bool good_table(const char *type, char **w, unsigned int nr)
 		       !strcmp(w[2], "-") && good_region(w[3]) &&
 		       (nr == 4 ||
 			(parse_uint(w[4], &features) && features == nr - 5 &&
-			 (nr == 5 || (nr == 6 && !strcmp(w[5], "sync")))));
+			 (nr == 5 || (nr == 6 && (!strcmp(w[5], "sync") ||
+						  !strcmp(w[5], "async"))))));
 	return nr >= 5 && disk_of(w[0]) >= 0 && disk_of(w[1]) >= 0 &&
 	       disk_of(w[2]) >= 0 && disk_of(w[0]) != disk_of(w[1]) &&
 	       disk_of(w[0]) != disk_of(w[2]) && disk_of(w[1]) != disk_of(w[2]) &&
@@ -787,14 +801,28 @@ static void ingest_messages(void)
 	ok_errno(dm_remove("bad"), 0, "it can be removed");
 }
 
+static int expect_cut(const struct repl_primary_status *st, char **w, unsigned int nr)
+{
+	bool cut = strcmp(st->cut, "-");
+	uint64_t id;
+
+	if (nr != 2 || !parse_u64(w[1], &id) || !id)
+		return EINVAL;
+	if (!strcmp(w[0], "cut"))
+		return cut || strcmp(st->peer, "attached") || st->dirty ? EBUSY : 0;
+	if (!cut || strtoull(st->cut, NULL, 10) != id)
+		return EINVAL;
+	return !strcmp(w[0], "drain") && strstr(st->cut, ":broken") ? EIO : 0;
+}
+
 /* The errno of a message to repl-primary; -1: any but success. */
 static int expect_primary(const struct repl_primary_status *st, char **w, unsigned int nr)
 {
-	static const char *const later[] = { "cut", "release", "abort", "push", "job", "dirty" };
+	static const char *const cuts[] = { "cut", "drain", "release", "abort" };
 
-	for (unsigned int i = 0; nr && i < COUNT(later); i++)
-		if (!strcmp(w[0], later[i]))
-			return EOPNOTSUPP;
+	for (unsigned int i = 0; nr && i < COUNT(cuts); i++)
+		if (!strcmp(w[0], cuts[i]))
+			return expect_cut(st, w, nr);
 	if (nr == 2 && !strcmp(w[0], "attach")) {
 		if (!strcmp(st->peer, "attached"))
 			return EBUSY;
@@ -808,8 +836,8 @@ static int expect_primary(const struct repl_primary_status *st, char **w, unsign
 static void primary_messages(unsigned int rounds)
 {
 	static const char *const first[] = {
-		"attach", "attach", "attach", "detach", "cut", "release", "abort",
-		"push", "job", "dirty", "attac", "Detach",
+		"attach", "attach", "attach", "detach", "cut", "cut", "drain", "release",
+		"abort", "push", "job", "dirty", "attac", "Detach",
 	};
 	unsigned int nr_taken = 0, bad = 0;
 
@@ -822,7 +850,8 @@ static void primary_messages(unsigned int rounds)
 
 		if (rnd_below(&seed, 2))
 			snprintf(text, sizeof(text), "%s", rnd_below(&seed, 2) ? "detach" :
-				 rnd_below(&seed, 2) ? "attach /dev/ram1" : "attach 1:2");
+				 rnd_below(&seed, 3) ? "attach /dev/ram1" :
+				 rnd_below(&seed, 2) ? "attach 1:2" : "cut 8");
 		else
 			snprintf(text, sizeof(text), "%s",
 				 first[rnd_below(&seed, COUNT(first))]);

@@ -225,7 +225,7 @@ static void primary(uint64_t bytes)
 	section("primary");
 	need(!io_fill(local, 0, bytes, 0x11), "fill of the local disk");
 	need(!io_fill(peer, 0, bytes, 0xee), "fill of the peer");
-	ok_errno(dm_make("qemu-primary", bytes / SECTOR, "repl-primary", "%s - - 128", brd(0)),
+	ok_errno(dm_make("qemu-primary", bytes / SECTOR, "repl-primary", "%s - - 128 1 sync", brd(0)),
 		 0, "a repl-primary without a peer");
 	fd = dev_open(dm_path("qemu-primary"));
 

@@ -4,6 +4,7 @@
 unsigned int shim_warnings;
 int shim_fail_alloc;
 __thread int shim_cpu;
+pthread_rwlock_t shim_rcu = PTHREAD_RWLOCK_INITIALIZER;
 __thread bool shim_killed;
 
 /* An allocation that nobody could serve returns NULL, as in the kernel. */

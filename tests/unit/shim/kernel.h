@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,63 @@ typedef unsigned int gfp_t;
 #define hweight64(x)	((unsigned int)__builtin_popcountll(x))
 #define __ffs(x)	((unsigned long)__builtin_ctzl(x))
 
+#define hweight_long(x)	((unsigned int)__builtin_popcountl(x))
+#define BITS_PER_LONG	64
+#define U32_MAX	0xffffffffU
+#define SZ_4M	0x400000
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define swap(a, b) \
+	do { __typeof__(a) __t = (a); (a) = (b); (b) = __t; } while (0)
+#define is_power_of_2(n)	((n) && !((n) & ((n) - 1)))
+#define ilog2(n)	(63 - __builtin_clzll(n))
+#define cond_resched()	((void)0)
+
+/* atomics: all with full barriers */
+typedef struct {
+	s64 counter;
+} atomic64_t;
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+#define atomic64_read(v)	__atomic_load_n(&(v)->counter, __ATOMIC_RELAXED)
+#define atomic64_set(v, n)	__atomic_store_n(&(v)->counter, n, __ATOMIC_RELAXED)
+#define atomic64_add(n, v)	((void)__sync_fetch_and_add(&(v)->counter, n))
+#define atomic64_sub(n, v)	((void)__sync_fetch_and_sub(&(v)->counter, n))
+#define atomic_long_fetch_or(n, v)	__sync_fetch_and_or(&(v)->counter, n)
+#define atomic_long_fetch_andnot(n, v)	__sync_fetch_and_and(&(v)->counter, ~(n))
+
+/* text; formats are not checked: u64 is another type there */
+
+static inline int scnprintf(char *to, size_t size, const char *fmt, ...)
+{
+	va_list args;
+	int n;
+
+	if (!size)
+		return 0;
+	va_start(args, fmt);
+	n = vsnprintf(to, size, fmt, args);
+	va_end(args);
+	return n < (int)size ? n : (int)size - 1;
+}
+
+static inline void strscpy(char *to, const char *from, size_t size)
+{
+	snprintf(to, size, "%s", from);
+}
+
+static inline int kstrtou64(const char *s, unsigned int base, u64 *to)
+{
+	char *end;
+
+	if (*s < '0' || *s > '9')
+		return -EINVAL;
+	errno = 0;
+	*to = strtoull(s, &end, (int)base);
+	return *end ? -EINVAL : -errno;
+}
+
 #define ERESTARTSYS 512
 
 /* A warning of the module is a failure of the test. */
@@ -83,6 +141,9 @@ static inline void *shim_alloc(size_t n)
 #define GFP_KERNEL	0
 #define GFP_NOIO	1
 #define GFP_NOWAIT	2
+#define __GFP_NOWARN	0
+#define kzalloc(n, g)		shim_alloc(n)
+#define kfree(p)		free(p)
 #define vzalloc(n)		shim_alloc(n)
 #define kvcalloc(n, s, g)	shim_alloc((n) * (s))
 #define vfree(p)		free(p)
@@ -105,9 +166,23 @@ extern __thread int shim_cpu;
 } while (0)
 #define for_each_possible_cpu(cpu) for (cpu = 0; cpu < SHIM_CPUS; cpu++)
 
-/* RCU: what is freed here is freed when all threads are gone. */
+/*
+ * RCU: what is freed here is freed when all threads are gone; or, for those
+ * that wait for readers while these run, with a lock. That would be the very
+ * barrier that the litmus tests must not have.
+ */
+#ifdef SHIM_RCU_LOCK
+extern pthread_rwlock_t shim_rcu;
+#define rcu_read_lock()		pthread_rwlock_rdlock(&shim_rcu)
+#define rcu_read_unlock()	pthread_rwlock_unlock(&shim_rcu)
+#define synchronize_rcu() do {						\
+	pthread_rwlock_wrlock(&shim_rcu);				\
+	pthread_rwlock_unlock(&shim_rcu);				\
+} while (0)
+#else
 #define rcu_read_lock()		barrier()
 #define rcu_read_unlock()	barrier()
+#endif
 
 /* locks */
 typedef struct {
@@ -138,6 +213,14 @@ static inline void spin_unlock(spinlock_t *l)
 #define spin_lock_irq(l)		spin_lock(l)
 #define spin_unlock_irq(l)		spin_unlock(l)
 #define lockdep_assert_held(l)		((void)WARN_ON(!(l)->held))
+
+struct mutex {
+	pthread_mutex_t mutex;
+};
+
+#define mutex_init(m)	pthread_mutex_init(&(m)->mutex, NULL)
+#define mutex_lock(m)	pthread_mutex_lock(&(m)->mutex)
+#define mutex_unlock(m)	pthread_mutex_unlock(&(m)->mutex)
 
 /* wait queues; shim_killed: a fatal signal is pending for this thread */
 typedef struct {
@@ -243,6 +326,38 @@ struct list_head {
 };
 
 #define INIT_LIST_HEAD(l) ((l)->next = (l)->prev = (l))
+#define list_entry(p, t, m)	container_of(p, t, m)
+#define list_for_each_entry(p, head, m)					\
+	for (p = list_entry(READ_ONCE((head)->next), __typeof__(*p), m); \
+	     &p->m != (head);						\
+	     p = list_entry(READ_ONCE(p->m.next), __typeof__(*p), m))
+#define list_for_each_entry_rcu(p, head, m) list_for_each_entry(p, head, m)
+#define list_for_each_entry_safe(p, n, head, m)				\
+	for (p = list_entry((head)->next, __typeof__(*p), m),		\
+	     n = list_entry(p->m.next, __typeof__(*p), m);		\
+	     &p->m != (head);						\
+	     p = n, n = list_entry(n->m.next, __typeof__(*n), m))
+
+static inline void list_del_rcu(struct list_head *e)
+{
+	e->next->prev = e->prev;
+	WRITE_ONCE(e->prev->next, e->next);
+}
+#define list_del(e) list_del_rcu(e)
+
+static inline void list_add_tail_rcu(struct list_head *e, struct list_head *head)
+{
+	e->prev = head->prev;
+	e->next = head;
+	smp_store_release(&head->prev->next, e);
+	head->prev = e;
+}
+
+static inline void list_move_tail(struct list_head *e, struct list_head *head)
+{
+	list_del(e);
+	list_add_tail_rcu(e, head);
+}
 
 /* work: only its structures */
 struct workqueue_struct;

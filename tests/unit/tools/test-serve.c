@@ -58,9 +58,13 @@ static struct fake *fake_of(const struct repl_resource *resource)
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
-int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error);
-int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error);
-int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
+			 struct repl_error *error);
+int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
+			    bool committed, struct repl_error *error);
+int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
+			 struct repl_error *error);
 int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
 			    struct repl_error *error);
@@ -88,20 +92,28 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	return 0;
 }
 
-int __wrap_resource_hold(const struct repl_resource *resource, struct repl_error *error)
+int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error)
+{
+	return 0;
+}
+
+int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
+			 struct repl_error *error)
 {
 	fake_of(resource)->held = true;
 	fake_of(resource)->holds++;
 	return 0;
 }
 
-int __wrap_resource_release(const struct repl_resource *resource, struct repl_error *error)
+int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
+			    bool committed, struct repl_error *error)
 {
 	fake_of(resource)->held = false;
 	return 0;
 }
 
-int __wrap_resource_flush(const struct repl_resource *resource, struct repl_error *error)
+int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
+			 struct repl_error *error)
 {
 	while (fake_of(resource)->stuck)
 		usleep(10000);
