@@ -283,13 +283,19 @@ static void track_clear(struct repl_track *track)
  */
 static int track_heal(struct repl_track *track)
 {
+	unsigned int moving;
 	int r;
 
 	spin_lock_irq(&track->lock);
 	track->recording = true;
 	spin_unlock_irq(&track->lock);
 	smp_mb();	/* a write that has not waited has set its bits */
-	track->ops->merge(track->context, &track->dirty);
+	do {
+		moving = READ_ONCE(track->moving);
+		smp_rmb();	/* with repl_track_moving() */
+		track->ops->merge(track->context, &track->dirty);
+		smp_rmb();	/* the maps before the count */
+	} while ((moving & 1) || moving != READ_ONCE(track->moving));
 	r = repl_log_rewrite(&track->store->log);
 	spin_lock_irq(&track->lock);
 	if (r)
@@ -519,7 +525,7 @@ int repl_track_open(struct repl_track *track, const char **why)
  *
  * What they have and the device has not is written.
  *
- * Context: ->preresume. Return: 0 or a negative errno.
+ * Context: ->preresume, or a message. Return: 0 or a negative errno.
  */
 int repl_track_cover(struct repl_track *track)
 {
@@ -528,6 +534,19 @@ int repl_track_cover(struct repl_track *track)
 	track->ops->merge(track->context, &track->dirty);
 	if (repl_bits_count(&track->dirty) == count)
 		return 0;
+	return repl_log_rewrite(&track->store->log);
+}
+
+/**
+ * repl_track_fill() - nobody knows what the peer has
+ * @track: track, open
+ *
+ * Context: process; waits until all regions are recorded as dirty.
+ * Return: 0 or a negative errno.
+ */
+int repl_track_fill(struct repl_track *track)
+{
+	repl_bits_set(&track->dirty, 0, track->nr_regions);
 	return repl_log_rewrite(&track->store->log);
 }
 

@@ -128,6 +128,7 @@ struct repl_track *repl_track_create(struct mapped_device *md,
 void repl_track_destroy(struct repl_track *track);
 int repl_track_open(struct repl_track *track, const char **why);
 int repl_track_cover(struct repl_track *track);
+int repl_track_fill(struct repl_track *track);
 void repl_track_resume(struct repl_track *track);
 void repl_track_suspend(struct repl_track *track);
 bool repl_track_wait(struct repl_track *track, struct repl_track_io *io,

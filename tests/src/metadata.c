@@ -234,6 +234,8 @@ static void dirty_from(uint64_t region, uint64_t nr)
 	memset(lacks + region, 1, nr);
 }
 
+static const char *dirty_map = "dirty";
+
 /* The map by message, all of it, is the model's. */
 static void ok_dirty(const char *when)
 {
@@ -257,7 +259,7 @@ static void ok_dirty(const char *when)
 	do {
 		char *last;
 
-		snprintf(text, sizeof(text), "dirty extents dirty %llu", (unsigned long long)from);
+		snprintf(text, sizeof(text), "dirty extents %s %llu", dirty_map, (unsigned long long)from);
 		errno = dm_message_text(set.view, text);
 		need(!errno, "%s", text);
 		last = strstr(dm_answer, "more ");
@@ -271,6 +273,8 @@ static void ok_dirty(const char *when)
 		len += snprintf(got + len, sizeof(got) - len, "%s", dm_answer);
 	} while (more);
 	ok_str(got, want, "what is dirty %s", when);
+	if (strcmp(dirty_map, "dirty"))
+		return;
 	errno = dm_message_text(set.view, "dirty list");
 	need(!errno, "dirty list");
 	snprintf(want, sizeof(want), "dirty %u enabled %llu -\n", REGION, (unsigned long long)all);
@@ -561,6 +565,155 @@ static void dirty_reload(void)
 	dm_remove(set.view);
 	dm_remove(other);
 	ok_errno(set_bring_up(&set), 0, "as it was before");
+	end();
+}
+
+/*
+ * ---- The same metadata, of a primary ----
+ */
+
+static void ok_dirty_as(const char *map, const char *when)
+{
+	char text[80];
+
+	dirty_map = map;
+	snprintf(text, sizeof(text), "in %s, %s", map, when);
+	ok_dirty(text);
+	dirty_map = "dirty";
+}
+
+static void ok_both(const char *when)
+{
+	ok_dirty_as("peer", when);
+	ok_dirty_as("checkpoint", when);
+}
+
+static int as_primary(bool reload)
+{
+	return (reload ? dm_reload_one : dm_make)(set.view, SECTORS, "repl-primary",
+		"%s - %s %u 1 sync", dm_path(set.secondary), dm_path(set.metadata), REGION);
+}
+
+static void primary(void)
+{
+	struct identity id, now;
+	int err;
+
+	section("a primary");
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), 2 * BYTES, 0, "an ingest write");
+	kmsg_mark();
+	err = dm_make("md-other", SECTORS, "repl-primary", "%s - %s %u 1 sync", brd(4),
+		      dm_path(set.metadata), REGION);
+	ok_errno(err, EBUSY, "metadata of a live secondary");
+	ok(kmsg_find("Metadata device belongs to another device of dm-repl"), "in words");
+	set_take_down(&set);
+	kmsg_mark();
+	ok_errno(as_primary(false), EBUSY, "metadata of a secondary that is not there now");
+	ok(kmsg_find("Metadata belongs to a secondary that is in use"), "in words");
+	need(!set_bring_up(&set), "it is as it was");
+	message("failover", 0);
+	dirty_from(3, 2);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	view_write(at(20), BYTES, 0, "a view write");
+	dirty_from(20, 1);
+	get_identity(&id);
+
+	ok_errno(as_primary(true), 0, "the view becomes a primary while it is open");
+	ok_both("from the secondary");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !strcmp(now.lineage, id.lineage) &&
+	   !strcmp(now.parent, id.parent) && now.parent_checkpoint == id.parent_checkpoint,
+	   "its identity is the secondary's: %s", dm_answer);
+	view_write(at(40) + SECTOR, BYTES, 0, "a write");
+	dirty_from(40, 2);
+	view_write(at(41), BYTES, 0, "one to what is dirty");
+	ok_both("after writes");
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+	ok_both("made again");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !strcmp(now.lineage, id.lineage), "with its identity");
+
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	view_write(at(60), BYTES, 0, "a write whose region cannot be recorded");
+	dirty_from(60, 1);
+	ok(strstr(dm_status(set.view), " metadata 5 ") != NULL, "is not silent: %s",
+	   dm_status(set.view));
+	view_write(at(62), BYTES, 0, "another one");
+	dirty_from(62, 1);
+	leg_heal(set.metadata);
+	ok_both("in memory");
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+	ok_both("an orderly end has recorded it");
+	message("dirty clear peer", 0);
+	message("dirty clear checkpoint", 0);
+	memset(lacks, 0, sizeof(lacks));
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	get_identity(&now);
+	ok_u64(now.dirty, 0, "a suspend leaves the exact map");
+	memcpy(secondary, view, SIZE);
+	ok_content(set.view_fd, 0, SIZE, view, "the device is exact");
+
+	/* With a peer, in mode async: what it has committed is recorded. */
+	errno = dm_reload_one(set.view, SECTORS, "repl-primary", "%s %s %s %u",
+			      dm_path(set.secondary), brd(4), dm_path(set.metadata), REGION);
+	need(!errno, "a peer");
+	view_write(at(70), BYTES, 0, "a write");
+	dirty_from(70, 1);
+	message("cut 5", 0);
+	message("drain 5", 0);
+	ok_dirty_as("checkpoint", "before the release");
+	message("release 5", 0);
+	memset(lacks, 0, sizeof(lacks));
+	ok_dirty_as("checkpoint", "after the release");
+	get_identity(&now);
+	ok(now.checkpoint == 5 && now.dirty == 1, "its checkpoint is recorded, more stays dirty: %s",
+	   dm_answer);
+	view_write(at(71), BYTES, 0, "a write");
+	dirty_from(71, 1);
+	message("cut 6", 0);
+	message("abort 6", 0);
+	ok_dirty_as("checkpoint", "after an abort");
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	view_write(at(80), BYTES, 0, "a write that cannot be recorded");
+	message("cut 7", EIO);
+	leg_heal(set.metadata);
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	message("cut 7", 0);
+	message("drain 7", 0);
+	message("release 7", 0);
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	get_identity(&now);
+	ok(now.checkpoint == 7 && !now.dirty, "the peer has all: %s", dm_answer);
+	memcpy(secondary, view, SIZE);
+
+	errno = dm_reload_one(set.view, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(set.secondary), dm_path(set.hidden), dm_path(set.active),
+			      dm_path(set.metadata), REGION);
+	need(!errno, "a secondary again");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !now.dirty, "that was a primary: %s", dm_answer);
+	message("start", 0);
+	get_identity(&now);
+	ok(!strcmp(now.role, "secondary"), "and is none any more: %s", dm_answer);
 	end();
 }
 
@@ -881,6 +1034,7 @@ int main(void)
 	dirty_fails();
 	dirty_compaction();
 	dirty_reload();
+	primary();
 	errors_stay();
 	first_write(LEG_WRITES);
 	first_write(LEG_ALL);
