@@ -114,6 +114,18 @@ const char *dataleg_external(const struct repl_resource *resource, unsigned int 
 	return config->volume[volume].on[config->primary].import;
 }
 
+bool dataleg_exported(const struct repl_resource *resource, unsigned int volume)
+{
+	int server;
+
+	if (dataleg_external(resource, volume))
+		return true;
+	server = server_of(resource, volume);
+	if (server >= 0)
+		close(server);
+	return server >= 0;
+}
+
 int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 		   struct repl_error *error)
 {

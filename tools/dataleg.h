@@ -19,6 +19,15 @@
 const char *dataleg_external(const struct repl_resource *resource, unsigned int volume);
 
 /**
+ * dataleg_exported() - is the server of a volume there?
+ * @resource: resource; this side is secondary
+ * @volume: index
+ *
+ * Does not block. Return: also true if others export it.
+ */
+bool dataleg_exported(const struct repl_resource *resource, unsigned int volume);
+
+/**
  * dataleg_export() - serve a volume's ingest, unless it is served
  * @resource: resource, this host is the secondary
  * @volume: index

@@ -641,6 +641,20 @@ static void secondary_start(struct pair *pair, const struct pair_event *event,
 	}
 }
 
+/*
+ * Somebody has made a checkpoint by hand ('start'): HELLO has said another one. It is
+ * said anew on the next connection.
+ */
+static void secondary_moved(struct pair *pair, const struct pair_kernel *kernel,
+			    struct pair_actions *actions)
+{
+	if (pair->phase != PAIR_IDLE || pair->busy || kernel->checkpoint == pair->last)
+		return;
+	pair->last = kernel->checkpoint;
+	if (pair->greeted)
+		close_peer(pair, actions, "the secondary begins anew");
+}
+
 static void secondary_event(struct pair *pair, const struct pair_event *event,
 			    struct pair_actions *actions)
 {
@@ -651,6 +665,7 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 	case PAIR_KERNEL:
 		pair->over |= event->kernel.over;
 		pair->running = event->kernel.running;
+		secondary_moved(pair, &event->kernel, actions);
 		break;
 	case PAIR_CLOSED:
 		if (pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING)

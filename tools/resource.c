@@ -765,6 +765,45 @@ static int one_failover(const struct repl_resource *resource, unsigned int i,
 	return 0;
 }
 
+static int one_export(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	bool over;
+
+	if (status_of(name, REPL_SECONDARY, &status, error) ||
+	    status_over(name, &status, &over, error))
+		return -1;
+	return over ? 0 : dataleg_export(resource, i, error);
+}
+
+/**
+ * resource_exported() - are the servers of all volumes there?
+ * @resource: resource; this side is secondary
+ *
+ * Does not block.
+ */
+bool resource_exported(const struct repl_resource *resource)
+{
+	bool all = true;
+
+	for (unsigned int i = 0; i < resource->config->volumes; i++)
+		all &= dataleg_exported(resource, i);
+	return all;
+}
+
+/**
+ * resource_export() - start the servers that have died
+ * @resource: resource; this side is secondary
+ * @error: filled in on -1
+ *
+ * Not those of volumes that have failed over.
+ */
+int resource_export(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_export, NULL, error);
+}
+
 /* Once fenced, the server is of no use any more; its end is nobody's concern. */
 static int one_unexport(const struct repl_resource *resource, unsigned int i,
 			const char *name, void *arg, struct repl_error *error)

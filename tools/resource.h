@@ -115,6 +115,8 @@ int resource_down(const struct repl_resource *resource, bool force, bool dry_run
 int resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 		    struct repl_error *error);
 
+bool resource_exported(const struct repl_resource *resource);
+int resource_export(const struct repl_resource *resource, struct repl_error *error);
 int resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
 int resource_hold(const struct repl_resource *resource, uint64_t id,
 		  struct repl_error *error);

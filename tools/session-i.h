@@ -66,7 +66,7 @@ struct session {
 
 	/* session-op.c */
 	struct repl_worker *worker;
-	bool resyncing;			/* the worker does that */
+	bool resyncing;			/* the worker does that, or op_export() */
 	char why_behind[256];		/* the last resync could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
 	char *release;			/* the hook that belongs to the last hold, or NULL */
@@ -100,6 +100,7 @@ void session_hook_env(struct session *s, char resource[80], char id[48], char *e
 
 /* session-op.c */
 struct repl_worker *op_worker(struct session *s);
+void op_export(struct session *s);
 void op_resync(struct session *s);
 void op_start(struct session *s, enum pair_action_type type, uint64_t id);
 

@@ -10,6 +10,7 @@
 enum {
 	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
 	OP_RESYNC,
+	OP_EXPORT,
 	OP_SYNCFS,				/* before the hold */
 };
 
@@ -42,6 +43,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *
 		return resource_release(resource, id, false, error);
 	case OP_RELEASE_GOOD:
 		return resource_release(resource, id, true, error);
+	case OP_EXPORT:
+		return resource_export(resource, error);
 	case OP_SYNCFS:
 		return resource_syncfs(resource, error);
 	case OP_RESYNC:
@@ -225,6 +228,35 @@ void op_start(struct session *s, enum pair_action_type type, uint64_t id)
 /*
  * ---- Resync ----
  */
+
+static void export_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	say(s, 4, "a server of the data leg had died: %s", good ? "it is there again" :
+	    error->text);
+	if (s->leaving)
+		session_leave(s);
+}
+
+/**
+ * op_export() - the secondary's: is the peer served?
+ * @s: session
+ *
+ * Tried again by the clock.
+ */
+void op_export(struct session *s)
+{
+	struct pair *pair = &s->pair;
+	struct repl_error error;
+
+	if (s->resyncing || s->leaving || pair->role != PAIR_SECONDARY || pair->over ||
+	    pair->fail_over || pair->phase != PAIR_IDLE || pair->busy ||
+	    resource_exported(&s->resource))
+		return;
+	s->resyncing = !worker_call(s->worker, OP_EXPORT, 0, export_ended, s, &error);
+}
 
 static void resync_ended(bool good, const struct repl_error *error, void *context)
 {

@@ -236,10 +236,6 @@ static void tick_checkpoint(struct session *s, uint64_t now)
 		s->late = true;
 		session_feed_type(s, PAIR_TIMEOUT);
 	}
-	if (now - s->resynced >= RESYNC_MS) {
-		s->resynced = now;
-		op_resync(s);
-	}
 	if (s->config->interval && !s->paused && now >= s->next && !s->leaving) {
 		s->next = now + s->config->interval;
 		if (s->pair.connected && !s->pair.degraded)
@@ -253,6 +249,11 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	uint64_t now = now_ms(), step = s->config->heartbeat;
 
 	tick_peer(s, now);
+	if (now - s->resynced >= RESYNC_MS) {
+		s->resynced = now;
+		op_resync(s);
+		op_export(s);
+	}
 	if (s->pair.role == PAIR_PRIMARY)
 		tick_checkpoint(s, now);
 	if (s->left)

@@ -58,6 +58,7 @@ static struct fake *fake_of(const struct repl_resource *resource)
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
+bool __wrap_resource_exported(const struct repl_resource *resource);
 int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 			 struct repl_error *error);
@@ -90,6 +91,11 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->attached = fake->attached;
 	kernel->held = fake->held;
 	return 0;
+}
+
+bool __wrap_resource_exported(const struct repl_resource *resource)
+{
+	return true;
 }
 
 int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_error *error)
