@@ -357,6 +357,7 @@ static void cbw_log(struct repl_region_op *op)
 		return;
 	}
 	op->log.kind = REPL_LOG_REGIONS;
+	op->log.op = REPL_EXTENT_HIDDEN;
 	op->log.begin = op->begin;
 	op->log.end = op->end;
 	op->log.done = cbw_logged;

@@ -18,6 +18,10 @@
  * With a metadata device a transition is durable before it takes place. If it
  * cannot be, nothing has changed; if nobody can say whether it is durable,
  * ingest is refused until the metadata device takes something again.
+ *
+ * A failover begins a new lineage of the data. From then on the dirty map says
+ * what another copy of the old one lacks: what is not of the checkpoint, and
+ * what the view writes. It ends with the next start.
  */
 
 #include <linux/slab.h>
@@ -428,6 +432,9 @@ static void chain_free(struct repl_chain *chain)
 	repl_readers_exit(&chain->readers);
 	repl_gate_exit(&chain->gate);
 	repl_region_ops_exit(&chain->ops);
+	if (chain->maps.sectors)
+		repl_dirty_exit(&chain->maps);
+	repl_bits_exit(&chain->dirty);
 	repl_map_exit(&chain->active_map);
 	repl_map_exit(&chain->hidden_map);
 	kfree(chain);
@@ -478,12 +485,15 @@ static unsigned int chain_store_coming(void *context)
 	return atomic_read(&chain->nr_preserving);
 }
 
-static bool chain_store_bits(void *context, bool active, u64 begin,
+static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
 	struct repl_chain *chain = context;
 
-	return repl_map_bits(active ? &chain->active_map : &chain->hidden_map,
+	if (map == REPL_DISK_DIRTY)
+		return repl_bits_bytes(&chain->dirty, begin, nr, bits);
+	return repl_map_bits(map == REPL_DISK_ACTIVE ? &chain->active_map :
+						       &chain->hidden_map,
 			     begin, nr, bits);
 }
 
@@ -491,6 +501,35 @@ static void chain_empty_map(struct repl_map *map, atomic64_t *nr)
 {
 	repl_map_empty(map);
 	atomic64_set(nr, 0);
+}
+
+static void chain_map_to_dirty(struct repl_chain *chain,
+			       const struct repl_map *map)
+{
+	u64 region = 0;
+
+	while (region < chain->nr_regions) {
+		u64 end = min(region + REPL_WALK_REGIONS, chain->nr_regions);
+		u64 nr;
+		bool present;
+
+		region = repl_map_next(map, region, end);
+		if (region < end) {
+			nr = repl_map_run(map, region, end, &present);
+			repl_bits_set(&chain->dirty, region, region + nr);
+			region += nr;
+		}
+		cond_resched();
+	}
+}
+
+/* What is not of the checkpoint. Nothing changes the maps meanwhile. */
+static void chain_add_to_dirty(struct repl_chain *chain)
+{
+	if (atomic64_read(&chain->nr_hidden))
+		chain_map_to_dirty(chain, &chain->hidden_map);
+	if (atomic64_read(&chain->nr_active))
+		chain_map_to_dirty(chain, &chain->active_map);
 }
 
 static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
@@ -515,11 +554,23 @@ static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
 		atomic64_sub(repl_map_set(&chain->active_map, begin, end,
 					  REPL_REGION_NONE), &chain->nr_active);
 		break;
+	case REPL_APPLY_DIRTY:
+		repl_bits_set(&chain->dirty, begin, end);
+		break;
+	case REPL_APPLY_CLEAN:
+		repl_bits_clear(&chain->dirty, begin, end);
+		break;
 	case REPL_APPLY_EMPTY_HIDDEN:
 		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 		break;
 	case REPL_APPLY_EMPTY_ACTIVE:
 		chain_empty_map(&chain->active_map, &chain->nr_active);
+		break;
+	case REPL_APPLY_EMPTY_DIRTY:
+		repl_bits_wipe(&chain->dirty);
+		break;
+	case REPL_APPLY_DIRTY_ADD:
+		chain_add_to_dirty(chain);
 		break;
 	}
 	return 0;
@@ -538,7 +589,7 @@ static int chain_create_store(struct repl_chain *chain,
 {
 	struct repl_store *store;
 
-	store = repl_store_create(params->metadata, params->len,
+	store = repl_store_create(params->md, params->metadata, params->len,
 				  params->region_size, &chain_store_ops, chain,
 				  error);
 	if (IS_ERR(store))
@@ -583,8 +634,12 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 		goto bad;
 	*error = "Cannot allocate region maps";
 	if (repl_map_init(&chain->hidden_map, chain->nr_regions) ||
-	    repl_map_init(&chain->active_map, chain->nr_regions))
+	    repl_map_init(&chain->active_map, chain->nr_regions) ||
+	    repl_bits_init(&chain->dirty, chain->nr_regions) ||
+	    repl_dirty_init(&chain->maps, chain->len, chain->region_shift))
 		goto bad;
+	repl_dirty_reserve(&chain->maps, &chain->dirty_name, "dirty",
+			   &chain->dirty);
 	*error = "Cannot allocate workqueue";
 	chain->wq = repl_alloc_workqueue("dm-repl");
 	chain->slow_wq = repl_alloc_workqueue("dm-repl-slow");
@@ -637,6 +692,30 @@ void repl_chain_destroy(struct repl_chain *chain)
 	chain_free(chain);
 }
 
+/* Regions may have another size, and the device another length. */
+static void chain_inherit_dirty(struct repl_chain *chain,
+				const struct repl_chain *old)
+{
+	sector_t len = min(chain->len, old->len);
+	u64 region = 0;
+
+	repl_bits_wipe(&chain->dirty);
+	while ((region = repl_bits_next(&old->dirty, region)) <
+	       old->nr_regions) {
+		u64 end = region + repl_bits_run(&old->dirty, region,
+						 old->nr_regions);
+		sector_t first = (sector_t)region << old->region_shift;
+		sector_t last = min((sector_t)end << old->region_shift, len);
+
+		if (first < last)
+			repl_bits_set(&chain->dirty,
+				      first >> chain->region_shift,
+				      ((last - 1) >> chain->region_shift) + 1);
+		region = end;
+		cond_resched();
+	}
+}
+
 /**
  * repl_chain_inherit() - take over what outlives a change of devices
  * @chain: new chain, not live yet
@@ -647,6 +726,7 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->stage = old->stage;
 	chain->fenced = old->fenced;
 	chain->checkpoint_id = old->checkpoint_id;
+	chain->identity = old->identity;
 }
 
 static const enum repl_disk_stage disk_stages[REPL_NR_STAGES] = {
@@ -672,6 +752,7 @@ static void chain_get_state(struct repl_chain *chain,
 		.checkpoint = chain->checkpoint_id,
 		.stage = disk_stages[chain->stage],
 		.flags = chain->fenced ? REPL_STATE_FENCED : 0,
+		.identity = chain->identity,
 	};
 	if (chain->prepared) {
 		state->prepared = chain->prepared_id;
@@ -721,6 +802,7 @@ static void chain_take_state(struct repl_chain *chain,
 
 	chain->stage = chain_stages[state->stage];
 	chain->checkpoint_id = state->checkpoint;
+	chain->identity = state->identity;
 	chain->fenced = state->flags & REPL_STATE_FENCED;
 	chain->prepared = state->flags & REPL_STATE_PREPARED;
 	chain->prepared_id = state->prepared;
@@ -749,11 +831,14 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	ktime_t start = ktime_get();
 	const char *why = NULL;
 	u16 flags = 0;
+	bool learns;
 	int r;
 
 	if (old) {
 		chain->job.speed = old->job.speed;
 		repl_chain_inherit(chain, old);
+		if (!chain->store)
+			chain_inherit_dirty(chain, old);
 	}
 	/* Before ingest finds it: the fence must have no gap. */
 	if (!chain->store) {
@@ -763,6 +848,7 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 
 	chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
 	chain_empty_map(&chain->active_map, &chain->nr_active);
+	repl_bits_wipe(&chain->dirty);
 	r = repl_store_open(chain->store, chain->len,
 			    repl_region_sector(chain, 1), &state, &why);
 	if (r) {
@@ -770,18 +856,25 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 		return r;
 	}
 	/* One that knows nothing yet learns from the chain before. */
-	if (!old || state.stage != REPL_DISK_NONE || state.checkpoint)
+	learns = old && state.stage == REPL_DISK_NONE && !state.checkpoint &&
+		 state.identity.role == REPL_ROLE_NONE;
+	if (learns)
+		chain_inherit_dirty(chain, old);
+	else
 		chain_take_state(chain, &state);
 
 	/* What the view wrote to a running chain ends with it. */
 	if (chain->stage == REPL_STAGE_RUNNING)
-		flags = REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_ACTIVE | REPL_LOG_EMPTY_DIRTY;
 	else if (chain->stage != REPL_STAGE_FAILOVER)
-		flags = REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_EPOCH;
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		chain_empty_map(&chain->active_map, &chain->nr_active);
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
 		chain_empty_map(&chain->hidden_map, &chain->nr_hidden);
+	/* A failover that could not be recorded may have left some. */
+	if (flags & REPL_LOG_EMPTY_DIRTY)
+		repl_bits_wipe(&chain->dirty);
 
 	/*
 	 * What this secondary holds is gone on from, as it was found: what is
@@ -795,16 +888,19 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	chain_get_state(chain, &state);
 	repl_log_set_errors(&chain->store->log, chain->errors);
 	r = chain_record(chain, &state, flags, 0);
+	if (!r && learns && repl_bits_count(&chain->dirty))
+		r = repl_log_rewrite(&chain->store->log);
 	if (r) {
 		DMERR("%s: cannot write to the metadata device", chain->name);
 		return r;
 	}
 	chain->loaded = true;
 	chain_set_ingest(chain);
-	DMINFO("%s: stage %s, checkpoint %llu, %llu in hidden, %llu in active; read in %lld ms",
+	DMINFO("%s: %s, checkpoint %llu; hidden %llu, active %llu, dirty %llu; read in %lld ms",
 	       chain->name, stage_names[chain->stage], chain->checkpoint_id,
 	       (u64)atomic64_read(&chain->nr_hidden),
 	       (u64)atomic64_read(&chain->nr_active),
+	       repl_bits_count(&chain->dirty),
 	       ktime_ms_delta(ktime_get(), start));
 	return 0;
 }
@@ -968,17 +1064,22 @@ static int chain_point_in_time(struct repl_chain *chain)
 	return r;
 }
 
-/* Record a state in which no region is in hidden or active. */
+/*
+ * Record a state in which no region is in hidden or active; and none is dirty,
+ * unless it comes after a failover.
+ */
 static int chain_record_empty(struct repl_chain *chain, enum repl_stage stage,
 			      bool fenced, u64 id)
 {
 	struct repl_meta_state state = {
 		.stage = disk_stages[stage], .checkpoint = id,
 		.flags = fenced ? REPL_STATE_FENCED : 0,
+		.identity = chain->identity,
 	};
 
-	return chain_record(chain, &state, REPL_LOG_EMPTY_HIDDEN |
-			    REPL_LOG_EMPTY_ACTIVE, 0);
+	state.identity.role = REPL_ROLE_SECONDARY;
+	return chain_record(chain, &state, fenced ? REPL_LOG_EMPTY_EPOCH :
+						    REPL_LOG_EMPTY_ALL, 0);
 }
 
 static int chain_start(struct repl_chain *chain)
@@ -1001,7 +1102,9 @@ static int chain_start(struct repl_chain *chain)
 	} else {
 		trace_repl_stage(chain, from, chain->stage);
 		DMINFO("%s: stage running", chain->name);
+		chain->identity.role = REPL_ROLE_SECONDARY;
 		chain->fenced = false;
+		repl_bits_wipe(&chain->dirty);
 		chain_commit(chain, chain->checkpoint_id + 1);
 	}
 	chain_open(chain);
@@ -1111,15 +1214,22 @@ static int chain_failover(struct repl_chain *chain)
 	struct repl_meta_state state = {
 		.stage = REPL_DISK_FAILOVER, .flags = REPL_STATE_FENCED,
 		.checkpoint = chain->checkpoint_id,
+		.identity = chain->identity,
 	};
 	bool was_closed = chain->closed;
 	int r = chain_close(chain);
 
 	if (r)
 		return r;
-	r = chain_record(chain, &state, 0, atomic64_read(&chain->nr_active) ?
+	/* What is not of the checkpoint is no part of the old one. */
+	repl_identity_leave(&state.identity, chain->checkpoint_id);
+	/* Before the record: a compaction that begins behind it reads the map. */
+	chain_add_to_dirty(chain);
+	r = chain_record(chain, &state, REPL_LOG_DIRTY_ADD,
+			 atomic64_read(&chain->nr_active) ?
 			 REPL_LOG_DEV_ACTIVE : 0);
 	if (r) {
+		repl_bits_wipe(&chain->dirty);
 		if (!was_closed)
 			chain_open(chain);
 		return r;
@@ -1127,6 +1237,7 @@ static int chain_failover(struct repl_chain *chain)
 	WRITE_ONCE(chain->prepared, false);
 	repl_job_cancel(&chain->job);	/* a fill */
 	chain->fenced = true;
+	chain->identity = state.identity;
 	chain_merge(chain);
 	return 0;
 }
@@ -1370,6 +1481,60 @@ static int msg_fill(struct chain_args *args)
 	return 0;
 }
 
+static int msg_identity(struct chain_args *args)
+{
+	const struct repl_chain *chain = args->chain;
+
+	return repl_identity_show(&chain->identity, chain->checkpoint_id,
+				  repl_bits_count(&chain->dirty), args->result,
+				  args->maxlen);
+}
+
+/* Whose data it holds now, or will: what it has left before is forgotten. */
+static int msg_lineage(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	struct repl_meta_state state;
+	u8 lineage[REPL_UUID_SIZE];
+	int r;
+
+	if (repl_lineage_parse(args->argv[0], lineage)) {
+		DMERR("%s: lineage: '%s' is not a UUID", chain->name,
+		      args->argv[0]);
+		return -EINVAL;
+	}
+	r = chain_close(chain);
+	if (r)
+		return r;
+	chain_get_state(chain, &state);
+	if (repl_identity_set_lineage(&state.identity, lineage)) {
+		r = chain_record(chain, &state, 0, 0);
+		if (!r)
+			chain->identity = state.identity;
+	}
+	chain_open(chain);
+	return r;
+}
+
+/* The map is a part of the stages: it can be looked at. */
+static int msg_dirty(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	const char *why;
+	int r;
+
+	if (strcmp(args->argv[0], "list") && strcmp(args->argv[0], "extents")) {
+		DMERR("%s: dirty %s: a secondary's map can be listed only",
+		      chain->name, args->argv[0]);
+		return -EINVAL;
+	}
+	r = repl_dirty_message(&chain->maps, args->argc + 1, args->argv - 1,
+			       args->result, args->maxlen, &why);
+	if (r < 0)
+		DMERR("%s: dirty %s: %s", chain->name, args->argv[0], why);
+	return r;
+}
+
 #define IN(stage) BIT(REPL_STAGE_##stage)
 #define ANYWHERE (BIT(REPL_NR_STAGES) - 1)
 
@@ -1392,6 +1557,9 @@ static const struct chain_message {
 	{ "clear_error", 0, 0, ANYWHERE, true, msg_clear_error },
 	{ "job", 1, 2, ANYWHERE, true, msg_job },
 	{ "fill", 1, 2, IN(RUNNING), false, msg_fill },
+	{ "identity", 0, 0, ANYWHERE, true, msg_identity },
+	{ "lineage", 1, 1, IN(NONE) | IN(DONE), false, msg_lineage },
+	{ "dirty", 1, 3, ANYWHERE, true, msg_dirty },
 };
 
 /**

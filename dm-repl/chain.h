@@ -12,8 +12,8 @@
  *	     /   |   \
  *	cbw.c view.c merge.c	 what moves regions
  *	     \   |   /
- *	gate  readers  region-op  region-map  copy  job
- *	store > log > meta	 the metadata device
+ *	gate  readers  region-op  region-map  dirty  copy  job
+ *	store > log > meta	 the metadata device; identity
  *
  * Lock order: chain->lock (transitions) > registry_lock (origin.c) > job.lock
  * > ops.lock > deferred_lock, gate.lock, grace_lock, error_lock > log.lock
@@ -30,7 +30,9 @@
 
 #include "compat.h"
 #include "copy.h"
+#include "dirty.h"
 #include "gate.h"
+#include "identity.h"
 #include "job.h"
 #include "log.h"
 #include "readers.h"
@@ -114,6 +116,7 @@ struct repl_chain {
 	struct block_device *active;
 	struct repl_map hidden_map;
 	struct repl_map active_map;
+	struct repl_bits dirty;		/* since a failover; see view_mark() */
 	struct repl_gate gate;
 	struct repl_readers readers;
 
@@ -144,6 +147,9 @@ struct repl_chain {
 	struct mutex lock;
 	struct repl_store *store;	/* NULL: maps are in memory only */
 	bool loaded;			/* what is in it */
+	struct repl_identity identity;
+	struct repl_dirty maps;		/* the dirty map by its name */
+	struct repl_dirty_map dirty_name;
 	u64 checkpoint_id;
 	u64 prepared_id;
 	bool prepared;
@@ -164,6 +170,7 @@ struct repl_chain {
 };
 
 struct repl_chain_params {
+	struct mapped_device *md;	/* the view */
 	struct block_device *secondary;
 	struct block_device *hidden;
 	struct block_device *active;

@@ -261,6 +261,37 @@ void repl_bits_wipe(struct repl_bits *b)
 }
 
 /**
+ * repl_bits_bytes() - bits as they are on a disk
+ * @b: bits
+ * @begin: first bit
+ * @nr: how many
+ * @bytes: all 0; the lowest bit of a byte is the first
+ *
+ * Bits that change meanwhile may be seen either way.
+ *
+ * Context: any; no lock. Return: whether one is set.
+ */
+bool repl_bits_bytes(const struct repl_bits *b, u64 begin, unsigned int nr,
+		     u8 *bytes)
+{
+	bool some = false;
+	unsigned int i, j;
+
+	for (i = 0; i < nr; i += BITS_PER_LONG) {
+		unsigned int end = min_t(unsigned int, i + BITS_PER_LONG, nr);
+
+		if (!repl_bits_any(b, begin + i, begin + end))
+			continue;
+		for (j = i; j < end; j++)
+			if (repl_bits_test(b, begin + j)) {
+				bytes[j >> 3] |= 1 << (j & 7);
+				some = true;
+			}
+	}
+	return some;
+}
+
+/**
  * repl_bits_swap() - exchange two maps
  * @a: bits
  * @b: as many bits

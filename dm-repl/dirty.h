@@ -55,6 +55,8 @@ u64 repl_bits_next(const struct repl_bits *b, u64 begin);
 u64 repl_bits_run(const struct repl_bits *b, u64 begin, u64 end);
 void repl_bits_merge(struct repl_bits *to, const struct repl_bits *from);
 void repl_bits_wipe(struct repl_bits *b);
+bool repl_bits_bytes(const struct repl_bits *b, u64 begin, unsigned int nr,
+		     u8 *bytes);
 void repl_bits_swap(struct repl_bits *a, struct repl_bits *b);
 
 /**

@@ -58,14 +58,26 @@ enum repl_disk_stage {
 #define REPL_STATE_PREPARED	2	/* .prepared may be committed */
 #define REPL_STATE_FLAGS	3
 
+/* repl_disk_state.role: whose the device is; it keeps what the other has left */
+enum repl_disk_role {
+	REPL_ROLE_NONE		= 0,
+	REPL_ROLE_SECONDARY	= 1,
+	REPL_ROLE_PRIMARY	= 2,
+	REPL_NR_ROLES,
+};
+
 /* What there is to know beside the maps. */
 struct repl_disk_state {
 	__le64 checkpoint;	/* id of the last committed one: the epoch */
 	__le64 prepared;
 	__u8 stage;
 	__u8 flags;
-	__le16 reserved;
+	__u8 role;
+	__u8 reserved;
 	__le32 errors;		/* bits of enum repl_error, latched */
+	__u8 lineage[REPL_UUID_SIZE];	/* of the data; zero: none yet */
+	__u8 parent[REPL_UUID_SIZE];	/* that it has left; zero: none */
+	__le64 parent_checkpoint;	/* the last one that they share */
 };
 
 /* A superblock: number generation & 1 of the two. */
@@ -87,30 +99,42 @@ struct repl_disk_super {
 	__le64 tail;		/* sequence of the first log block to replay */
 	__le64 tail_prev;	/* link of the block before it */
 	struct repl_disk_state state;	/* before it */
-	__u8 reserved[REPL_BLOCK_SIZE - 160];
+	__u8 reserved[REPL_BLOCK_SIZE - 200];
 };
 
 #define REPL_NO_AREA		2
 
-/* repl_disk_log.flags: to be done before its extents are */
+/*
+ * repl_disk_log.flags: to be done before its extents are, DIRTY_ADD before the
+ * others: all that is in hidden or active is dirty, too
+ */
 #define REPL_LOG_EMPTY_HIDDEN	1
 #define REPL_LOG_EMPTY_ACTIVE	2
-#define REPL_LOG_FLAGS		3
+#define REPL_LOG_EMPTY_DIRTY	4
+#define REPL_LOG_DIRTY_ADD	8
+#define REPL_LOG_FLAGS		15
+/* An epoch ends: what was copied in it counts no more. */
+#define REPL_LOG_EMPTY_EPOCH	(REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE)
+/* And no copy of this lineage lacks anything. */
+#define REPL_LOG_EMPTY_ALL	(REPL_LOG_EMPTY_EPOCH | REPL_LOG_EMPTY_DIRTY)
 
-/* What an extent says: its lowest two bits. */
+/* What an extent says: its lowest three bits. */
 enum repl_extent_op {
 	REPL_EXTENT_HIDDEN	= 0,	/* preserved in hidden */
 	REPL_EXTENT_ACTIVE	= 1,	/* in active */
 	REPL_EXTENT_MERGED	= 2,	/* in neither any more */
+	REPL_EXTENT_DIRTY	= 3,	/* another copy may lack it */
+	REPL_EXTENT_CLEAN	= 4,	/* none does */
 	REPL_NR_EXTENT_OPS,
 };
 
-/* An extent: begin << 24 | (length - 1) << 2 | op, in regions. */
+/* An extent: begin << 24 | (length - 1) << 3 | op, in regions. */
 #define REPL_EXTENT_BEGIN_SHIFT	24
-#define REPL_EXTENT_MAX		0x400000U	/* regions */
+#define REPL_EXTENT_SHIFT	3
+#define REPL_EXTENT_MAX		0x200000U	/* regions */
 #define REPL_MAX_REGIONS	0x10000000000ULL
 
-#define REPL_LOG_EXTENTS	500	/* in a block */
+#define REPL_LOG_EXTENTS	495	/* in a block */
 #define REPL_LOG_BATCH		16	/* blocks written together, at most */
 
 struct repl_disk_log {
@@ -129,10 +153,19 @@ struct repl_disk_log {
 #define REPL_BITMAP_BYTES	(REPL_BLOCK_SIZE - 64)
 #define REPL_BITMAP_BITS	(8 * REPL_BITMAP_BYTES)
 
+/* The maps, in the order of their bitmaps. */
+enum repl_disk_map {
+	REPL_DISK_DIRTY		= 0,
+	REPL_DISK_HIDDEN	= 1,
+	REPL_DISK_ACTIVE	= 2,
+	REPL_NR_DISK_MAPS,
+};
+
 /*
  * A block of bits, in a bitmap area: first the summaries, one bit for each
- * bitmap block; then hidden's bitmap, one bit a region; then active's. A
- * bitmap block without a bit in it is not written, and its summary bit is 0.
+ * bitmap block; then the bitmaps of the maps, one bit a region, in the order
+ * of enum repl_disk_map. A bitmap block without a bit in it is not written,
+ * and its summary bit is 0.
  */
 struct repl_disk_bits {
 	struct repl_block_head head;
@@ -143,7 +176,7 @@ struct repl_disk_bits {
 };
 
 static_assert(sizeof(struct repl_block_head) == 32, "struct repl_block_head");
-static_assert(sizeof(struct repl_disk_state) == 24, "struct repl_disk_state");
+static_assert(sizeof(struct repl_disk_state) == 64, "struct repl_disk_state");
 static_assert(sizeof(struct repl_disk_super) == REPL_BLOCK_SIZE, "struct repl_disk_super");
 static_assert(sizeof(struct repl_disk_log) == REPL_BLOCK_SIZE, "struct repl_disk_log");
 static_assert(sizeof(struct repl_disk_bits) == REPL_BLOCK_SIZE, "struct repl_disk_bits");

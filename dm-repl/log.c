@@ -229,18 +229,17 @@ static int compact_block(struct repl_log *log, u64 index, u8 *block, u32 magic)
 	return log->io->write(log->io, nr, block);
 }
 
-/* Bitmap block @nr of both maps: 1 written, 0 empty, or an error. */
-static int compact_bitmap(struct repl_log *log, u64 nr)
+/* Bitmap block @nr of all maps, of @map: 1 written, 0 empty, or an error. */
+static int compact_bitmap(struct repl_log *log, enum repl_disk_map map, u64 nr)
 {
 	const struct repl_layout *layout = &log->new.layout;
 	struct repl_disk_bits *disk = (void *)log->block;
-	bool active = nr >= layout->map_blocks;
-	u64 begin = (active ? nr - layout->map_blocks : nr) * REPL_BITMAP_BITS;
+	u64 begin = (nr - map * layout->map_blocks) * REPL_BITMAP_BITS;
 	u64 left = layout->nr_regions - begin;
 	int r;
 
 	memset(disk, 0, sizeof(*disk));
-	if (!log->io->bits(log->io, active, begin,
+	if (!log->io->bits(log->io, map, begin,
 			   min_t(u64, left, REPL_BITMAP_BITS), disk->bits))
 		return 0;
 	r = compact_block(log, layout->summary_blocks + nr, log->block,
@@ -248,20 +247,24 @@ static int compact_bitmap(struct repl_log *log, u64 nr)
 	return r ? r : 1;
 }
 
-/* Bitmap blocks [begin, end), whose bits in the summary begin with @base. */
-static int compact_bitmaps(struct repl_log *log, u64 begin, u64 end, u64 base)
+/* The bitmap blocks of @map among [begin, end), which have one summary. */
+static int compact_bitmaps(struct repl_log *log, enum repl_disk_map map,
+			   u64 begin, u64 end)
 {
 	struct repl_disk_bits *summary = (void *)log->summary;
+	u64 first = map * log->new.layout.map_blocks;
+	u64 last = first + log->new.layout.map_blocks;
 	u64 nr;
 	int r;
 
-	for (nr = begin; nr < end; nr++) {
+	for (nr = max(first, begin); nr < min(last, end); nr++) {
 		r = READ_ONCE(log->stopping) ? -ESHUTDOWN :
-					       compact_bitmap(log, nr);
+					       compact_bitmap(log, map, nr);
 		if (r < 0)
 			return r;
 		if (r)
-			summary->bits[(nr - base) >> 3] |= 1 << ((nr - base) & 7);
+			summary->bits[(nr - begin) >> 3] |=
+				1 << ((nr - begin) & 7);
 	}
 	return 0;
 }
@@ -270,7 +273,9 @@ static int compact_bitmaps(struct repl_log *log, u64 begin, u64 end, u64 base)
  * Active's map is read before hidden's: a merge clears them in the other
  * order. So a region may be seen in active only, which is good until it is
  * noted that it was merged, but never in hidden only, which has what was
- * before active. Hence from the end to the beginning.
+ * before active. And the dirty map comes last: a failover makes all dirty that
+ * the two have, and then a merge clears it there; a region that is missing in
+ * them has been made dirty before. Hence from the end to the beginning.
  */
 static int compact_area(struct repl_log *log)
 {
@@ -278,16 +283,20 @@ static int compact_area(struct repl_log *log)
 	u64 index = layout->summary_blocks;
 	int r;
 
+	/* The barriers pair with those of repl_map_set(). */
 	while (index--) {
 		u64 begin = index * REPL_BITMAP_BITS;
-		u64 end = min(begin + REPL_BITMAP_BITS, 2 * layout->map_blocks);
-		u64 active = clamp(layout->map_blocks, begin, end);
+		u64 end = min(begin + REPL_BITMAP_BITS,
+			      REPL_NR_DISK_MAPS * layout->map_blocks);
 
 		memset(log->summary, 0, REPL_BLOCK_SIZE);
-		r = compact_bitmaps(log, active, end, begin);
-		smp_rmb();	/* pairs with the barriers of repl_map_set() */
+		r = compact_bitmaps(log, REPL_DISK_ACTIVE, begin, end);
+		smp_rmb();	/* active's map, then hidden's */
 		if (!r)
-			r = compact_bitmaps(log, begin, active, begin);
+			r = compact_bitmaps(log, REPL_DISK_HIDDEN, begin, end);
+		smp_rmb();	/* hidden's map, then dirty's */
+		if (!r)
+			r = compact_bitmaps(log, REPL_DISK_DIRTY, begin, end);
 		if (!r)
 			r = compact_block(log, index, log->summary,
 					  REPL_MAGIC_SUMMARY);
@@ -403,6 +412,12 @@ static void take_all(struct repl_log *log, struct list_head *entries)
 	log->nr_others = 0;
 }
 
+/* Nothing of what was noted matters behind this change. */
+static bool change_drops(const struct repl_log_entry *change)
+{
+	return change && !(~change->flags & REPL_LOG_EMPTY_EPOCH);
+}
+
 /*
  * The next batch. Entries in order, up to a change, or as many as there is
  * room for. False: there is nothing to do, or it has to wait for compaction;
@@ -423,8 +438,7 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 
 	list_for_each_entry_safe(entry, next, &log->entries, list) {
 		bool change = entry->kind == REPL_LOG_CHANGE;
-		bool drops = change && (entry->flags & REPL_LOG_FLAGS) ==
-				       REPL_LOG_FLAGS;
+		bool drops = change && change_drops(entry);
 		unsigned int extents = batch->extents + entry_extents(entry);
 
 		kept = drops ? 0 : notes->nr;
@@ -474,9 +488,7 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 	}
 
 	batch->errors = log->errors;
-	if (batch->change && (batch->change->flags & REPL_LOG_FLAGS) ==
-			     REPL_LOG_FLAGS) {
-		/* It empties the maps: what was noted of them is void. */
+	if (change_drops(batch->change)) {
 		batch->dropped = notes->nr || log->lost;
 		notes->nr = 0;
 		notes->flush = 0;
@@ -532,7 +544,7 @@ static void log_put_entry(struct repl_log *log,
 	while (begin < entry->end) {
 		u64 nr = min_t(u64, entry->end - begin, REPL_EXTENT_MAX);
 
-		log_put(log, repl_extent_encode(begin, nr, REPL_EXTENT_HIDDEN));
+		log_put(log, repl_extent_encode(begin, nr, entry->op));
 		begin += nr;
 	}
 }
@@ -630,7 +642,8 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 	list_for_each_entry(entry, &batch->entries, list) {
 		if (entry->kind == REPL_LOG_REGIONS) {
 			log_put_entry(log, entry);
-			flush |= REPL_LOG_DEV_HIDDEN;
+			if (entry->op == REPL_EXTENT_HIDDEN)
+				flush |= REPL_LOG_DEV_HIDDEN;
 		}
 	}
 	if (batch->notes) {
@@ -674,8 +687,8 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 
 	/* Whatever else was there has been overwritten. */
 	log->ambiguous = false;
-	if (batch->change && (batch->change->flags & REPL_LOG_FLAGS) ==
-			     REPL_LOG_FLAGS) {
+	if (batch->change &&
+	    !(~batch->change->flags & REPL_LOG_EMPTY_ALL)) {
 		log->empty = log->next + log->nr_blocks - 1;
 		log->empty_prev = le64_to_cpu(log_last(log)->prev);
 		log->empty_state = log->state;
@@ -817,8 +830,8 @@ static int log_wait(struct repl_log *log, struct log_wait *wait)
  * repl_log_change() - a new state
  * @log: log
  * @state: it; its errors are those of repl_log_set_errors()
- * @flags: REPL_LOG_EMPTY_HIDDEN, REPL_LOG_EMPTY_ACTIVE: the maps are empty
- *	from then on
+ * @flags: REPL_LOG_EMPTY_*: the maps are empty from then on;
+ *	REPL_LOG_DIRTY_ADD: what hidden and active have is dirty
  * @flush: devices to be flushed before it, besides those that notes speak of
  * @dev: on failure, the device that failed
  *
@@ -853,6 +866,23 @@ int repl_log_sync(struct repl_log *log)
 	struct log_wait wait = { .entry = { .kind = REPL_LOG_BARRIER } };
 
 	return log_wait(log, &wait);
+}
+
+/**
+ * repl_log_rewrite() - the maps are not what the log says: write all of them
+ * @log: log
+ *
+ * Context: process; waits.
+ * Return: 0 or a negative errno.
+ */
+int repl_log_rewrite(struct repl_log *log)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&log->lock, flags);
+	log->lost = true;
+	spin_unlock_irqrestore(&log->lock, flags);
+	return repl_log_sync(log);
 }
 
 /*

@@ -5,8 +5,9 @@
  * Three ways in, one block format (format.h):
  *
  * - repl_log_add(): somebody waits. A region that has been copied to hidden
- *   may be overwritten when its entry is done; a barrier is done when all that
- *   was noted before it is durable.
+ *   may be overwritten when its entry is done, and one that another copy is to
+ *   be told of may be written; a barrier is done when all that was noted
+ *   before it is durable. Entries are recorded in their order.
  * - repl_log_note(): nobody waits, or a later barrier does. Notes are written
  *   along with the next entry. If there are too many of them for their buffer,
  *   they are dropped, and a barrier then waits for the maps to be written as a
@@ -72,7 +73,7 @@ enum repl_log_dev {
  * @flush: flush caches of devices, bits of enum repl_log_dev
  * @coming: how many regions are being copied or wait for the log, about; any
  *	context; may be NULL
- * @bits: the durable states of @nr regions of a map from @begin on, as bits
+ * @bits: the durable states of @nr regions of @map from @begin on, as bits
  *	that were all 0; returns whether there is one
  */
 struct repl_log_io {
@@ -84,12 +85,12 @@ struct repl_log_io {
 	int (*sync)(struct repl_log_io *io);
 	int (*flush)(struct repl_log_io *io, unsigned int devs);
 	unsigned int (*coming)(struct repl_log_io *io);
-	bool (*bits)(struct repl_log_io *io, bool active, u64 begin,
+	bool (*bits)(struct repl_log_io *io, enum repl_disk_map map, u64 begin,
 		     unsigned int nr, u8 *bits);
 };
 
 enum repl_log_kind {
-	REPL_LOG_REGIONS,	/* are preserved in hidden */
+	REPL_LOG_REGIONS,	/* are preserved, or dirty, or clean */
 	REPL_LOG_BARRIER,
 	REPL_LOG_CHANGE,
 };
@@ -97,10 +98,11 @@ enum repl_log_kind {
 /**
  * struct repl_log_entry - something that somebody waits for
  * @kind: what
+ * @op: of regions: hidden, dirty or clean
  * @begin: first region
  * @end: region after the last
  * @state: new state of a change
- * @flags: of a change: REPL_LOG_EMPTY_*
+ * @flags: of a change: REPL_LOG_EMPTY_*, REPL_LOG_DIRTY_ADD
  * @flush: devices to be flushed before a change
  * @done: called in process context when it is durable, or is not: @error, a
  *	negative errno, and @dev, the device that failed. Must not wait for
@@ -109,6 +111,7 @@ enum repl_log_kind {
 struct repl_log_entry {
 	struct list_head list;
 	enum repl_log_kind kind;
+	enum repl_extent_op op;
 	u64 begin;
 	u64 end;
 	const struct repl_meta_state *state;
@@ -117,8 +120,8 @@ struct repl_log_entry {
 	void (*done)(struct repl_log_entry *entry, int error, unsigned int dev);
 };
 
-/* As many as fit into a few blocks. */
-#define REPL_LOG_NOTES	1000
+/* As many as fit into two blocks. */
+#define REPL_LOG_NOTES	(2 * REPL_LOG_EXTENTS)
 
 struct repl_log_notes {
 	unsigned int nr;
@@ -155,7 +158,7 @@ struct repl_log {
 	struct repl_meta_state state;	/* durable */
 	u64 next;			/* seq */
 	u64 link;			/* of the block before that */
-	u64 empty;			/* seq of the last that emptied both; 0 */
+	u64 empty;			/* seq of the last that emptied all; 0 */
 	u64 empty_prev;
 	struct repl_meta_state empty_state; /* before it */
 	u64 compact_at;			/* seq: not before */
@@ -185,6 +188,7 @@ void repl_log_set_errors(struct repl_log *log, u32 errors);
 int repl_log_change(struct repl_log *log, const struct repl_meta_state *state,
 		    u16 flags, unsigned int flush, unsigned int *dev);
 int repl_log_sync(struct repl_log *log);
+int repl_log_rewrite(struct repl_log *log);
 int repl_log_format(struct repl_log *log);
 
 /* Used by the two works, and by tests. */

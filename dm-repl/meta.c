@@ -73,8 +73,10 @@ int repl_layout_init(struct repl_layout *layout, u64 sectors, u32 region_size,
 	if (!layout->nr_regions || layout->nr_regions > REPL_MAX_REGIONS)
 		return -E2BIG;
 	layout->map_blocks = blocks_for(layout->nr_regions);
-	layout->summary_blocks = blocks_for(2 * layout->map_blocks);
-	layout->area_blocks = layout->summary_blocks + 2 * layout->map_blocks;
+	layout->summary_blocks = blocks_for(REPL_NR_DISK_MAPS *
+					    layout->map_blocks);
+	layout->area_blocks = layout->summary_blocks +
+			      REPL_NR_DISK_MAPS * layout->map_blocks;
 	layout->area_start[0] = 2;
 	layout->area_start[1] = 2 + layout->area_blocks;
 	layout->log_start = 2 + 2 * layout->area_blocks;
@@ -135,7 +137,12 @@ void repl_state_encode(const struct repl_meta_state *state,
 	disk->prepared = cpu_to_le64(state->prepared);
 	disk->stage = state->stage;
 	disk->flags = state->flags;
+	disk->role = state->identity.role;
 	disk->errors = cpu_to_le32(state->errors);
+	memcpy(disk->lineage, state->identity.lineage, REPL_UUID_SIZE);
+	memcpy(disk->parent, state->identity.parent, REPL_UUID_SIZE);
+	disk->parent_checkpoint =
+		cpu_to_le64(state->identity.parent_checkpoint);
 }
 
 /**
@@ -153,8 +160,18 @@ bool repl_state_decode(const struct repl_disk_state *disk,
 	state->stage = disk->stage;
 	state->flags = disk->flags;
 	state->errors = le32_to_cpu(disk->errors);
-	if (disk->stage >= REPL_NR_DISK_STAGES ||
+	state->identity.role = disk->role;
+	memcpy(state->identity.lineage, disk->lineage, REPL_UUID_SIZE);
+	memcpy(state->identity.parent, disk->parent, REPL_UUID_SIZE);
+	state->identity.parent_checkpoint =
+		le64_to_cpu(disk->parent_checkpoint);
+	if (disk->stage >= REPL_NR_DISK_STAGES || disk->role >= REPL_NR_ROLES ||
 	    (disk->flags & ~REPL_STATE_FLAGS))
+		return false;
+	/* Only a secondary runs, or fails over. */
+	if ((state->stage == REPL_DISK_RUNNING ||
+	     state->stage == REPL_DISK_FAILOVER) &&
+	    disk->role != REPL_ROLE_SECONDARY)
 		return false;
 	if ((state->flags & REPL_STATE_PREPARED) &&
 	    (state->stage != REPL_DISK_RUNNING ||
@@ -329,8 +346,8 @@ u64 repl_log_block(const struct repl_layout *layout, u64 seq)
  */
 __le64 repl_extent_encode(u64 begin, u64 nr, enum repl_extent_op op)
 {
-	return cpu_to_le64(begin << REPL_EXTENT_BEGIN_SHIFT | (nr - 1) << 2 |
-			   op);
+	return cpu_to_le64(begin << REPL_EXTENT_BEGIN_SHIFT |
+			   (nr - 1) << REPL_EXTENT_SHIFT | op);
 }
 
 /**
@@ -349,8 +366,8 @@ bool repl_extent_decode(__le64 extent, u64 nr_regions, u64 *begin, u64 *end,
 	u64 word = le64_to_cpu(extent);
 
 	*begin = word >> REPL_EXTENT_BEGIN_SHIFT;
-	*end = *begin + (word >> 2 & (REPL_EXTENT_MAX - 1)) + 1;
-	*op = word & 3;
+	*end = *begin + (word >> REPL_EXTENT_SHIFT & (REPL_EXTENT_MAX - 1)) + 1;
+	*op = word & ((1 << REPL_EXTENT_SHIFT) - 1);
 	return *end <= nr_regions && *op < REPL_NR_EXTENT_OPS;
 }
 
@@ -418,12 +435,17 @@ static const struct repl_disk_bits *replay_bits(struct replay *p, u64 index,
 
 static int replay_bitmap(struct replay *p, u64 nr)
 {
+	static const enum repl_apply what[REPL_NR_DISK_MAPS] = {
+		[REPL_DISK_DIRTY] = REPL_APPLY_DIRTY,
+		[REPL_DISK_HIDDEN] = REPL_APPLY_HIDDEN,
+		[REPL_DISK_ACTIVE] = REPL_APPLY_ACTIVE,
+	};
 	const struct repl_layout *layout = &p->meta->layout;
-	bool active = nr >= layout->map_blocks;
-	u64 base = (active ? nr - layout->map_blocks : nr) * REPL_BITMAP_BITS;
+	u64 base, map = div64_u64_rem(nr, layout->map_blocks, &base);
 	const struct repl_disk_bits *disk;
 	u64 bit = 0;
 
+	base *= REPL_BITMAP_BITS;
 	disk = replay_bits(p, layout->summary_blocks + nr, false);
 	if (!disk)
 		return -EUCLEAN;
@@ -445,9 +467,8 @@ static int replay_bitmap(struct replay *p, u64 nr)
 		p->why = "Metadata bitmaps are damaged";
 		if (base + bit > layout->nr_regions)
 			return -EUCLEAN;
-		r = p->reader->apply(p->reader, active ? REPL_APPLY_ACTIVE :
-							 REPL_APPLY_HIDDEN,
-				     base + begin, base + bit);
+		r = p->reader->apply(p->reader, what[map], base + begin,
+				     base + bit);
 		if (r)
 			return r;
 	}
@@ -457,6 +478,7 @@ static int replay_bitmap(struct replay *p, u64 nr)
 static int replay_area(struct replay *p)
 {
 	const struct repl_layout *layout = &p->meta->layout;
+	u64 all = REPL_NR_DISK_MAPS * layout->map_blocks;
 	u64 index, nr = 0;
 
 	for (index = 0; index < layout->summary_blocks; index++) {
@@ -466,8 +488,8 @@ static int replay_area(struct replay *p)
 		if (!disk)
 			return -EUCLEAN;
 		memcpy(p->summary, disk->bits, REPL_BITMAP_BYTES);
-		if (end > 2 * layout->map_blocks)
-			end = 2 * layout->map_blocks;
+		if (end > all)
+			end = all;
 		for (; nr < end; nr++) {
 			int r = 0;
 
@@ -495,6 +517,8 @@ static int replay_extents(struct replay *p, const struct repl_disk_log *log)
 		[REPL_EXTENT_HIDDEN] = REPL_APPLY_HIDDEN,
 		[REPL_EXTENT_ACTIVE] = REPL_APPLY_ACTIVE,
 		[REPL_EXTENT_MERGED] = REPL_APPLY_MERGED,
+		[REPL_EXTENT_DIRTY] = REPL_APPLY_DIRTY,
+		[REPL_EXTENT_CLEAN] = REPL_APPLY_CLEAN,
 	};
 	struct repl_reader *reader = p->reader;
 	unsigned int nr = le16_to_cpu(log->nr);
@@ -503,10 +527,14 @@ static int replay_extents(struct replay *p, const struct repl_disk_log *log)
 	unsigned int i;
 	int r = 0;
 
-	if (flags & REPL_LOG_EMPTY_HIDDEN)
+	if (flags & REPL_LOG_DIRTY_ADD)
+		r = reader->apply(reader, REPL_APPLY_DIRTY_ADD, 0, all);
+	if (!r && (flags & REPL_LOG_EMPTY_HIDDEN))
 		r = reader->apply(reader, REPL_APPLY_EMPTY_HIDDEN, 0, all);
 	if (!r && (flags & REPL_LOG_EMPTY_ACTIVE))
 		r = reader->apply(reader, REPL_APPLY_EMPTY_ACTIVE, 0, all);
+	if (!r && (flags & REPL_LOG_EMPTY_DIRTY))
+		r = reader->apply(reader, REPL_APPLY_EMPTY_DIRTY, 0, all);
 	for (i = 0; i < nr && !r; i++) {
 		enum repl_extent_op op;
 		u64 begin, end;
@@ -532,7 +560,7 @@ static int replay_apply(struct replay *p, const struct repl_disk_log *log)
 		return -EUCLEAN;
 	/* A checkpoint empties: nothing of an epoch reaches another one. */
 	if (state.checkpoint != result->state.checkpoint &&
-	    (le16_to_cpu(log->flags) & REPL_LOG_FLAGS) != REPL_LOG_FLAGS)
+	    (~le16_to_cpu(log->flags) & REPL_LOG_EMPTY_EPOCH))
 		return -EUCLEAN;
 	result->state = state;
 	return replay_extents(p, log);

@@ -16,12 +16,21 @@
 
 #include "format.h"
 
+/* Whose data it is, and where that has come from. */
+struct repl_identity {
+	enum repl_disk_role role;
+	u8 lineage[REPL_UUID_SIZE];
+	u8 parent[REPL_UUID_SIZE];
+	u64 parent_checkpoint;
+};
+
 struct repl_meta_state {
 	u64 checkpoint;
 	u64 prepared;
 	enum repl_disk_stage stage;
 	u8 flags;
 	u32 errors;
+	struct repl_identity identity;
 };
 
 /* Where things are, in blocks of the metadata device. */
@@ -56,8 +65,12 @@ enum repl_apply {
 	REPL_APPLY_HIDDEN,		/* regions are preserved */
 	REPL_APPLY_ACTIVE,		/* regions are in active */
 	REPL_APPLY_MERGED,		/* regions are in neither */
+	REPL_APPLY_DIRTY,		/* regions are dirty */
+	REPL_APPLY_CLEAN,		/* regions are not */
 	REPL_APPLY_EMPTY_HIDDEN,	/* no region is */
 	REPL_APPLY_EMPTY_ACTIVE,
+	REPL_APPLY_EMPTY_DIRTY,
+	REPL_APPLY_DIRTY_ADD,		/* what hidden or active has is dirty */
 };
 
 /**

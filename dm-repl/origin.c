@@ -290,9 +290,6 @@ int repl_chain_attach(struct repl_chain *chain, struct dm_target *ti)
 	if (old != chain) {
 		if (old && !chain_is_idle(old))
 			return -EBUSY;
-		/* Of two logs on one device, one writes. */
-		if (old && old->store)
-			repl_log_stop(&old->store->log);
 		r = repl_chain_load(chain, old);
 		if (r)
 			return r;

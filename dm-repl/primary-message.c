@@ -4,6 +4,7 @@
 #include <linux/blkdev.h>
 #include <linux/sizes.h>
 
+#include "identity.h"
 #include "primary.h"
 
 /* How long writes may be held for the cuts of other devices. */
@@ -179,10 +180,14 @@ static bool cut_is(const struct repl_primary *p, u64 id)
 /* The cut is over: what it froze is forgotten, or dirty again. */
 static void cut_end(struct repl_primary *p, bool merge)
 {
+	if (p->track)
+		repl_track_moving(p->track);
 	if (merge)
 		repl_bits_merge(&p->checkpoint, &p->frozen);
 	repl_dirty_set_frozen(&p->checkpoint_map, NULL);
 	repl_bits_wipe(&p->frozen);
+	if (p->track)
+		repl_track_moving(p->track);
 	WRITE_ONCE(p->cut, PRIMARY_CUT_NONE);
 	repl_window_release(&p->window);
 	message_event(p);
@@ -195,7 +200,11 @@ static int cut_begin(struct repl_primary *p, u64 id, bool hold)
 
 	if (r)
 		return r;
+	if (p->track)
+		repl_track_moving(p->track);
 	repl_bits_swap(&p->checkpoint, &p->frozen);
+	if (p->track)
+		repl_track_moving(p->track);
 	repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
 	WRITE_ONCE(p->cut_id, id);
 	WRITE_ONCE(p->drained, false);
@@ -244,6 +253,11 @@ static int message_cut(struct primary_message *m)
 	if (p->cut != PRIMARY_CUT_NONE) {
 		DMERR("%s: cut: cut %llu is not released", m->name, p->cut_id);
 		return -EBUSY;
+	}
+	if (p->track && repl_track_failed(p->track)) {
+		DMERR("%s: cut: the metadata device could not be written",
+		      m->name);
+		return -EIO;
 	}
 	r = primary_close(p);
 	if (!r) {
@@ -308,6 +322,9 @@ static int message_end(struct primary_message *m, bool release)
 		return -EBUSY;
 	if (p->cut == PRIMARY_CUT_HELD)
 		cut_open(p);
+	/* The peer has it, also if that cannot be recorded. */
+	if (release && p->track)
+		repl_track_checkpoint(p->track, id);
 	cut_end(p, !release);
 	return 0;
 }
@@ -376,6 +393,11 @@ static int message_push(struct primary_message *m)
 	if ((!full && strcmp(m->argv[0], "dirty")) ||
 	    (compare && strcmp(m->argv[1], "compare")))
 		return -ENOMSG;
+	/* Nobody knows what the peer has: so it must be known here. */
+	if (full && m->p->track && repl_track_fill(m->p->track)) {
+		primary_latch(m->p, PRIMARY_ERR_METADATA, -EIO, 0);
+		return -EIO;
+	}
 	r = repl_push_start(&m->p->push, full, compare);
 	if (r)
 		DMERR("%s: push: %s", m->name, r == -EBUSY ?
@@ -461,6 +483,15 @@ void primary_dirty_open(void *context)
 	p->refused_gate = false;
 }
 
+/* Bits that no write has set are to be recorded, too. */
+static void message_cover(struct repl_primary *p)
+{
+	int r = p->track ? repl_track_cover(p->track) : 0;
+
+	if (r)
+		primary_latch(p, PRIMARY_ERR_METADATA, r, 0);
+}
+
 static int message_dirty(struct primary_message *m)
 {
 	const char *why;
@@ -469,7 +500,40 @@ static int message_dirty(struct primary_message *m)
 
 	if (r < 0)
 		DMERR("%s: dirty: %s", m->name, why);
+	else if (!r)
+		message_cover(m->p);
 	return r;
+}
+
+/* <role> <lineage> <parent> <parent checkpoint> <checkpoint> <dirty regions> */
+static int message_identity(struct primary_message *m)
+{
+	struct repl_track *track = m->p->track;
+
+	if (m->argc)
+		return -ENOMSG;
+	return repl_identity_show(track ? &track->state.identity :
+					  &m->p->identity,
+				  track ? track->state.checkpoint : 0,
+				  repl_bits_count(track ? &track->dirty :
+							  &m->p->checkpoint),
+				  m->result, m->maxlen);
+}
+
+static int message_lineage(struct primary_message *m)
+{
+	u8 lineage[REPL_UUID_SIZE];
+
+	if (m->argc != 1)
+		return -ENOMSG;
+	if (repl_lineage_parse(m->argv[0], lineage)) {
+		DMERR("%s: lineage: '%s' is not a UUID", m->name, m->argv[0]);
+		return -EINVAL;
+	}
+	if (m->p->track)
+		return repl_track_set_lineage(m->p->track, lineage) ? -EIO : 0;
+	repl_identity_set_lineage(&m->p->identity, lineage);
+	return 0;
 }
 
 static const struct {
@@ -485,6 +549,8 @@ static const struct {
 	{ "push",	message_push },
 	{ "job",	message_job },
 	{ "dirty",	message_dirty },
+	{ "identity",	message_identity },
+	{ "lineage",	message_lineage },
 };
 
 /**

@@ -44,6 +44,7 @@ static const char * const primary_errors[PRIMARY_NR_ERRORS] = {
 	[PRIMARY_ERR_PEER_FLUSH]	= "peer-flush",
 	[PRIMARY_ERR_PEER_TIMEOUT]	= "peer-timeout",
 	[PRIMARY_ERR_PUSH_READ]		= "push-read",
+	[PRIMARY_ERR_METADATA]		= "metadata",
 };
 
 /* The table that is live hands over to the one that replaces it. */
@@ -83,7 +84,7 @@ void primary_latch(struct repl_primary *p, enum primary_error error, int err,
 	DMERR_LIMIT("%s: %s error %d at sector %llu%s",
 		    dm_table_device_name(p->ti->table), primary_errors[error],
 		    err, (unsigned long long)sector,
-		    error == PRIMARY_ERR_PUSH_READ ? "" : ": peer detached");
+		    error < PRIMARY_ERR_PUSH_READ ? ": peer detached" : "");
 	queue_work(p->wq, &p->event_work);
 }
 
@@ -168,29 +169,57 @@ static const struct repl_push_ops primary_push_ops = {
  * ---- Data path ----
  */
 
-/* All writes, before either leg is sent. */
-static void primary_mark(struct repl_primary *p, struct primary_io *io)
+static bool primary_send(struct repl_primary *p, struct bio *bio);
+
+/* The metadata device knows its regions, or cannot be told. */
+static void primary_tracked(struct repl_track_io *track)
 {
-	repl_bits_set(&p->checkpoint, io->sector >> p->region_shift,
-		      ((io->sector + io->sectors - 1) >> p->region_shift) + 1);
-	repl_dirty_mark(&p->dirty, io->sector, io->sectors);
+	struct primary_io *io = container_of(track, struct primary_io, track);
+	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+
+	if (primary_send(io->primary, bio))
+		submit_bio_noacct(bio);
 }
 
-/* A write inside the gate: false: it is parked, outside, and not ours. */
+/* All writes, before either leg is sent. True: it waits for the track. */
+static bool primary_mark(struct repl_primary *p, struct primary_io *io)
+{
+	u64 begin = io->sector >> p->region_shift;
+	u64 end = ((io->sector + io->sectors - 1) >> p->region_shift) + 1;
+
+	repl_bits_set(&p->checkpoint, begin, end);
+	repl_dirty_mark(&p->dirty, io->sector, io->sectors);
+	if (!p->track)
+		return false;
+	io->track.done = primary_tracked;
+	return repl_track_mark(p->track, &io->track, begin, end);
+}
+
+/* A write inside the gate: false: it waits, or is parked outside: not ours. */
 static bool primary_write(struct repl_primary *p, struct bio *bio, bool again)
+{
+	struct primary_io *io = primary_io(bio);
+
+	io->gated = true;
+	io->missed = false;
+	io->again = again;
+	io->entry = NULL;
+	if (io->sectors && primary_mark(p, io))
+		return false;
+	return primary_send(p, bio);
+}
+
+/* Its regions are marked: false: it is parked, outside, and not ours. */
+static bool primary_send(struct repl_primary *p, struct bio *bio)
 {
 	struct primary_io *io = primary_io(bio);
 	enum repl_verdict verdict;
 
-	io->gated = true;
-	io->missed = false;
-	io->entry = NULL;
-	if (io->sectors)
-		primary_mark(p, io);
 	if (p->sync) {
 		primary_sync_write(p, bio);
 	} else if (io->sectors) {
-		verdict = repl_window_write(&p->window, bio, &io->entry, again);
+		verdict = repl_window_write(&p->window, bio, &io->entry,
+					    io->again);
 		if (verdict == REPL_PARKED) {
 			repl_gate_put(&p->gate);
 			return false;
@@ -300,11 +329,54 @@ void primary_open(struct repl_primary *p)
 }
 
 /*
+ * ---- What the track wants of us ----
+ */
+
+static int primary_track_flush(void *context)
+{
+	struct repl_primary *p = context;
+
+	return blkdev_issue_flush(p->local->bdev);
+}
+
+static bool primary_track_lacks(void *context, u64 region)
+{
+	struct repl_primary *p = context;
+
+	return repl_bits_test(&p->checkpoint, region) ||
+	       repl_bits_test(&p->frozen, region) ||
+	       repl_bits_test(&p->window.missed, region);
+}
+
+static void primary_track_merge(void *context, struct repl_bits *to)
+{
+	struct repl_primary *p = context;
+
+	repl_bits_merge(to, &p->checkpoint);
+	repl_bits_merge(to, &p->frozen);
+	repl_bits_merge(to, &p->window.missed);
+}
+
+static void primary_track_failed(void *context, int error)
+{
+	primary_latch(context, PRIMARY_ERR_METADATA, error, 0);
+}
+
+static const struct repl_track_ops primary_track_ops = {
+	.flush = primary_track_flush,
+	.lacks = primary_track_lacks,
+	.merge = primary_track_merge,
+	.failed = primary_track_failed,
+};
+
+/*
  * ---- Construction ----
  */
 
 static void primary_free(struct repl_primary *p)
 {
+	if (p->track)
+		repl_track_destroy(p->track);
 	repl_push_exit(&p->push);
 	repl_window_exit(&p->window);
 	repl_dirty_exit(&p->dirty);
@@ -320,6 +392,8 @@ static void primary_free(struct repl_primary *p)
 		dm_put_device(p->ti, p->leaving);
 	if (p->peer)
 		dm_put_device(p->ti, p->peer);
+	if (p->metadata)
+		dm_put_device(p->ti, p->metadata);
 	if (p->local)
 		dm_put_device(p->ti, p->local);
 	kfree(p->features);
@@ -446,6 +520,13 @@ static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
 	int r = repl_get_device(ti, argv[0], REPL_DEV_LOCAL, &p->local);
 
 	strscpy(p->peer_name, "-", sizeof(p->peer_name));
+	if (!r && strcmp(argv[2], "-"))
+		r = repl_get_device(ti, argv[2], REPL_DEV_METADATA,
+				    &p->metadata);
+	if (!r && p->metadata && repl_same_device(p->local, p->metadata)) {
+		ti->error = "Metadata device is one of the others";
+		r = -EINVAL;
+	}
 	if (r || !strcmp(argv[1], "-"))
 		return r;
 	r = repl_get_device(ti, argv[1], REPL_DEV_PEER, &p->peer);
@@ -453,6 +534,10 @@ static int primary_get_devices(struct dm_target *ti, struct repl_primary *p,
 		return r;
 	if (repl_same_device(p->local, p->peer)) {
 		ti->error = "Local and peer are the same device";
+		return -EINVAL;
+	}
+	if (p->metadata && repl_same_device(p->peer, p->metadata)) {
+		ti->error = "Metadata device is one of the others";
 		return -EINVAL;
 	}
 	strscpy(p->peer_name, p->peer->name, sizeof(p->peer_name));
@@ -477,6 +562,22 @@ static int primary_alloc_maps(struct dm_target *ti, struct repl_primary *p)
 			   &p->checkpoint);
 	repl_dirty_set_gate(&p->dirty, primary_dirty_close, primary_dirty_open,
 			    p);
+	return 0;
+}
+
+static int primary_alloc_track(struct dm_target *ti, struct repl_primary *p)
+{
+	struct repl_track *track;
+
+	p->identity.role = REPL_ROLE_PRIMARY;
+	if (!p->metadata)
+		return 0;
+	track = repl_track_create(dm_table_get_md(ti->table), p->metadata->bdev,
+				  ti->len, p->region_size, &primary_track_ops, p,
+				  &ti->error);
+	if (IS_ERR(track))
+		return PTR_ERR(track);
+	p->track = track;
 	return 0;
 }
 
@@ -505,7 +606,9 @@ static int primary_alloc(struct dm_target *ti, struct repl_primary *p)
 	p->push.sectors = ti->len;
 	p->push.region_shift = p->region_shift;
 	r = repl_push_init(&p->push);
-	return r ? r : primary_alloc_maps(ti, p);
+	if (!r)
+		r = primary_alloc_maps(ti, p);
+	return r ? r : primary_alloc_track(ti, p);
 }
 
 static struct repl_primary *primary_new(struct dm_target *ti)
@@ -551,11 +654,6 @@ static int primary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (!p) {
 		ti->error = "Cannot allocate primary";
 		return -ENOMEM;
-	}
-	if (strcmp(argv[2], "-")) {
-		ti->error = "Metadata device is not supported yet: use -";
-		r = -EOPNOTSUPP;
-		goto bad;
 	}
 	r = repl_parse_region_size(ti, argv[3], &p->region_size);
 	if (r)
@@ -637,6 +735,8 @@ static void primary_postsuspend(struct dm_target *ti)
 
 	repl_job_settle(&p->push.job);
 	repl_window_settle(&p->window);
+	if (p->track)
+		repl_track_suspend(p->track);
 }
 
 /* What was dirty is dirty, also with regions of another size. */
@@ -699,19 +799,47 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	return 0;
 }
 
-/* No I/O: both tables are suspended. */
+/*
+ * What the metadata device says begins the maps, unless the table before had
+ * the same one: then its maps are exact.
+ */
+static int primary_load(struct repl_primary *p, struct repl_primary *old)
+{
+	const char *why = NULL;
+	int r = p->track ? repl_track_open(p->track, &why) : 0;
+
+	if (r) {
+		DMERR("%s: %s (error %d)", dm_table_device_name(p->ti->table),
+		      why, r);
+		return r;
+	}
+	if (old) {
+		p->identity = old->identity;
+		r = primary_take_over(p, old);
+	}
+	if (r || !p->track)
+		return r;
+	if (!old || !old->metadata || old->metadata->bdev != p->metadata->bdev) {
+		repl_bits_merge(&p->checkpoint, &p->track->dirty);
+		repl_bits_merge(&p->window.missed, &p->track->dirty);
+	}
+	return repl_track_cover(p->track);
+}
+
+/* Both tables are suspended. */
 static int primary_preresume(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
-	struct repl_primary *old;
+	struct repl_primary *old = NULL, *other;
 	int r = 0;
 
 	mutex_lock(&primaries_lock);
 	if (list_empty(&p->list)) {
-		list_for_each_entry(old, &primaries, list)
-			if (dm_table_get_md(old->ti->table) ==
+		list_for_each_entry(other, &primaries, list)
+			if (dm_table_get_md(other->ti->table) ==
 			    dm_table_get_md(ti->table))
-				r = primary_take_over(p, old);
+				old = other;
+		r = primary_load(p, old);
 		if (!r)
 			list_add(&p->list, &primaries);
 	}
@@ -721,7 +849,11 @@ static int primary_preresume(struct dm_target *ti)
 
 static void primary_resume(struct dm_target *ti)
 {
-	primary_stop(ti->private, false);
+	struct repl_primary *p = ti->private;
+
+	primary_stop(p, false);
+	if (p->track)
+		repl_track_resume(p->track);
 }
 
 /*
@@ -813,8 +945,13 @@ static void primary_info(struct repl_primary *p, char *result,
 	       READ_ONCE(p->push.job.state) == REPL_JOB_NONE ? "-" : "push",
 	       repl_job_state_name(&p->push.job), progress.done,
 	       progress.total, READ_ONCE(p->push.job.speed) / SZ_1K);
-	DMEMIT("%llu -", repl_bits_count(&p->checkpoint) +
+	DMEMIT("%llu ", repl_bits_count(&p->checkpoint) +
 	       repl_bits_count(&p->frozen));
+	if (p->track)
+		DMEMIT("%llu/%llu", repl_log_used(&p->track->store->log),
+		       p->track->store->log.meta.layout.log_blocks);
+	else
+		DMEMIT("-");
 }
 
 static void primary_status(struct dm_target *ti, status_type_t type,
@@ -831,7 +968,8 @@ static void primary_status(struct dm_target *ti, status_type_t type,
 	case STATUSTYPE_TABLE:
 		/* Not p->lock: a message may wait. */
 		spin_lock_irq(&p->error_lock);
-		DMEMIT("%s %s - %llu", p->local->name, p->peer_name,
+		DMEMIT("%s %s %s %llu", p->local->name, p->peer_name,
+		       p->metadata ? p->metadata->name : "-",
 		       (u64)p->region_size);
 		spin_unlock_irq(&p->error_lock);
 		if (p->features)

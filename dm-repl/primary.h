@@ -6,10 +6,10 @@
  *	primary-sync.c		the peer's leg of mode sync
  *	primary-message.c	attach, detach, cuts, push, dirty maps
  *	    |
- *	window  push  dirty  gate
+ *	window  push  dirty  track  gate
  *
  * Lock order: p->lock (messages) > dirty.lock, push.start_lock > job.lock >
- * window.lock > error_lock. A message that waits for the peer does not hold
+ * window.lock > error_lock, track.lock > log.lock. A message that waits for the peer does not hold
  * p->lock meanwhile: suspend and the status must not wait for a peer.
  */
 #ifndef DM_REPL_PRIMARY_H
@@ -25,6 +25,7 @@
 #include "gate.h"
 #include "push.h"
 #include "targets.h"
+#include "track.h"
 #include "window.h"
 
 #define DM_MSG_PREFIX "repl-primary"
@@ -35,6 +36,7 @@ enum primary_error {
 	PRIMARY_ERR_PEER_FLUSH,
 	PRIMARY_ERR_PEER_TIMEOUT,
 	PRIMARY_ERR_PUSH_READ,
+	PRIMARY_ERR_METADATA,
 	PRIMARY_NR_ERRORS,
 };
 
@@ -72,6 +74,9 @@ struct repl_primary {
 	struct repl_bits frozen;	/* those before the cut */
 	struct repl_dirty dirty;
 	struct repl_dirty_map peer_map, checkpoint_map;
+	struct repl_track *track;	/* keeps ahead of them; NULL: no metadata */
+	struct dm_dev *metadata;
+	struct repl_identity identity;	/* without a track */
 
 	struct workqueue_struct *wq;
 	struct work_struct late_work;
@@ -108,6 +113,8 @@ struct primary_io {
 	unsigned int sectors;
 	bool gated;
 	bool missed;
+	bool again;			/* while it waits for the track */
+	struct repl_track_io track;
 	struct repl_entry *entry;	/* async */
 	/* sync */
 	bool ranged;

@@ -144,6 +144,7 @@ static int secondary_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		goto bad;
 	}
 
+	params.md = dm_table_get_md(ti->table);
 	params.secondary = s->secondary->bdev;
 	params.hidden = s->hidden->bdev;
 	params.active = s->active->bdev;

@@ -7,6 +7,7 @@
 
 #include "compat.h"
 #include "store.h"
+#include "stores.h"
 
 static int store_dm_io(struct repl_store *store, blk_opf_t opf, u64 block,
 		       unsigned int nr, void *data)
@@ -98,15 +99,15 @@ static unsigned int store_coming(struct repl_log_io *io)
 {
 	struct repl_store *store = io_store(io);
 
-	return store->ops->coming(store->context);
+	return store->ops->coming ? store->ops->coming(store->context) : 0;
 }
 
-static bool store_bits(struct repl_log_io *io, bool active, u64 begin,
-		       unsigned int nr, u8 *bits)
+static bool store_bits(struct repl_log_io *io, enum repl_disk_map map,
+		       u64 begin, unsigned int nr, u8 *bits)
 {
 	struct repl_store *store = io_store(io);
 
-	return store->ops->bits(store->context, active, begin, nr, bits);
+	return store->ops->bits(store->context, map, begin, nr, bits);
 }
 
 static struct repl_store *reader_store(struct repl_reader *reader)
@@ -169,7 +170,8 @@ static int store_check(struct repl_store *store, struct repl_meta *meta,
 }
 
 /**
- * repl_store_create() - the metadata device for a chain
+ * repl_store_create() - the metadata device for a chain, or a track
+ * @md: the mapped device that it belongs to
  * @bdev: device
  * @sectors: length of the chain
  * @region_size: in sectors
@@ -182,7 +184,8 @@ static int store_check(struct repl_store *store, struct repl_meta *meta,
  * Context: process.
  * Return: the store, or an ERR_PTR.
  */
-struct repl_store *repl_store_create(struct block_device *bdev, u64 sectors,
+struct repl_store *repl_store_create(struct mapped_device *md,
+				     struct block_device *bdev, u64 sectors,
 				     u32 region_size,
 				     const struct repl_store_ops *ops,
 				     void *context, char **error)
@@ -216,6 +219,10 @@ struct repl_store *repl_store_create(struct block_device *bdev, u64 sectors,
 		goto bad;
 	}
 
+	*error = "Metadata device belongs to another device of dm-repl";
+	r = repl_stores_add(store, md);
+	if (r)
+		goto bad;
 	r = store_check(store, &meta, sectors, region_size, error);
 	if (r)
 		goto bad;
@@ -237,6 +244,7 @@ bad:
  */
 void repl_store_destroy(struct repl_store *store)
 {
+	repl_stores_del(store);
 	if (store->log.io)
 		repl_log_stop(&store->log);
 	if (store->log.wq)
@@ -256,7 +264,8 @@ void repl_store_destroy(struct repl_store *store)
  * @state: what it says beside the maps
  * @why: on failure, why
  *
- * A blank device is formatted.
+ * A blank device is formatted. The log of a table before ends: of two on one
+ * device, one writes.
  *
  * Context: process. Return: 0 or a negative errno.
  */
@@ -268,6 +277,7 @@ int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 	struct repl_meta meta;
 	int r;
 
+	repl_stores_quiesce(store);
 	/*
 	 * What is read is gone on from. A block whose write failed, or that was
 	 * on its way when the machine died, may be in a cache only: if it were

@@ -14,22 +14,26 @@
 
 #include "log.h"
 
+struct mapped_device;
+
 /**
- * struct repl_store_ops - what a store needs of its chain
+ * struct repl_store_ops - what a store needs of its chain, or track
  * @flush: as repl_log_io.flush, but for the metadata device
- * @coming: as repl_log_io.coming
+ * @coming: as repl_log_io.coming; may be NULL
  * @bits: as repl_log_io.bits
  * @apply: as repl_reader.apply
  */
 struct repl_store_ops {
 	int (*flush)(void *context, unsigned int devs);
 	unsigned int (*coming)(void *context);
-	bool (*bits)(void *context, bool active, u64 begin, unsigned int nr,
-		     u8 *bits);
+	bool (*bits)(void *context, enum repl_disk_map map, u64 begin,
+		     unsigned int nr, u8 *bits);
 	int (*apply)(void *context, enum repl_apply what, u64 begin, u64 end);
 };
 
 struct repl_store {
+	struct list_head list;		/* stores.c's */
+	struct mapped_device *md;	/* whose it is */
 	struct repl_log log;
 	struct repl_log_io io;
 	struct repl_reader reader;
@@ -44,7 +48,8 @@ struct repl_store {
 	u64 min_checkpoint;		/* refuse what is older */
 };
 
-struct repl_store *repl_store_create(struct block_device *bdev, u64 sectors,
+struct repl_store *repl_store_create(struct mapped_device *md,
+				     struct block_device *bdev, u64 sectors,
 				     u32 region_size,
 				     const struct repl_store_ops *ops,
 				     void *context, char **error);

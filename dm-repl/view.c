@@ -13,6 +13,9 @@
  *							else secondary
  *	done			secondary		secondary
  *
+ * After a failover the regions of a write are in the dirty map, durably, before
+ * it is sent: another copy of the data lacks them from then on.
+ *
  * A read goes to one device: it is trimmed to the regions that one device
  * has. A write is trimmed only where it would otherwise need two devices, or
  * has to wait for a merge or the gate; then to one region, since a bio can be
@@ -143,35 +146,93 @@ out:
 	return DM_MAPIO_REMAPPED;
 }
 
+/*
+ * It is durable that the regions of a write are dirty: it is mapped once more.
+ * What it was trimmed to has not come to need two devices: the maps lose
+ * regions in a failover, and those that active has it keeps in a failed one.
+ */
+static void view_marked(struct repl_log_entry *entry, int error,
+			unsigned int dev)
+{
+	struct repl_io *io = container_of(entry, struct repl_io, log);
+	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+	struct repl_chain *chain = io->chain;
+
+	if (unlikely(error)) {
+		repl_chain_latch(chain, repl_chain_dev_error(chain, dev), error,
+				 io->sector);
+		repl_chain_end(bio, BLK_STS_IOERR);
+		return;
+	}
+	repl_bits_set(&chain->dirty, repl_bio_begin(chain, bio),
+		      repl_bio_end(chain, bio));
+	switch (repl_view_map(chain, bio, false)) {
+	case DM_MAPIO_REMAPPED:
+		submit_bio_noacct(bio);
+		break;
+	case DM_MAPIO_KILL:
+		repl_chain_end(bio, BLK_STS_IOERR);
+		break;
+	}
+}
+
+/* A write that has been trimmed. Does it wait until its regions are dirty? */
+static bool view_mark(struct repl_chain *chain, struct bio *bio)
+{
+	struct repl_io *io = repl_io(bio);
+	u64 begin, end;
+
+	if (!chain->fenced)
+		return false;
+	begin = repl_bio_begin(chain, bio);
+	end = repl_bio_end(chain, bio);
+	if (likely(repl_bits_all(&chain->dirty, begin, end)))
+		return false;
+	if (!chain->store) {
+		repl_bits_set(&chain->dirty, begin, end);
+		return false;
+	}
+	io->log.kind = REPL_LOG_REGIONS;
+	io->log.op = REPL_EXTENT_DIRTY;
+	io->log.begin = begin;
+	io->log.end = end;
+	io->log.done = view_marked;
+	repl_log_add(&chain->store->log, &io->log);
+	return true;
+}
+
 /* Failover, before and after it failed: is it in one device, and which? */
 static int view_map_write_failover(struct repl_chain *chain, struct bio *bio,
 				   bool may_trim)
 {
 	u64 begin = repl_bio_begin(chain, bio);
 	u64 end = repl_bio_end(chain, bio);
+	struct block_device *bdev = NULL;
 	bool in_active, in_hidden;
 
 	repl_io(bio)->fua = chain->store && (bio->bi_opf & REQ_FUA);
 	end = begin + repl_map_run(&chain->active_map, begin, end, &in_active);
 	if (in_active && chain->stage == REPL_STAGE_FAILOVER_FAILED) {
-		if (!view_cut(chain, bio, end, may_trim))
-			return DM_MAPIO_KILL;
-		bio_set_dev(bio, chain->active);
-		return DM_MAPIO_REMAPPED;
+		bdev = chain->active;
+	} else {
+		smp_rmb();	/* as in view_map_read() */
+		end = begin + repl_map_run(&chain->hidden_map, begin, end,
+					   &in_hidden);
+		if (likely(!in_active && !in_hidden))
+			bdev = chain->secondary;
+		else
+			end = begin + 1;	/* the worker moves it */
 	}
-	smp_rmb();	/* as in view_map_read() */
-	end = begin + repl_map_run(&chain->hidden_map, begin, end, &in_hidden);
-
-	if (likely(!in_active && !in_hidden)) {
-		if (!view_cut(chain, bio, end, may_trim))
-			return DM_MAPIO_KILL;
-		bio_set_dev(bio, chain->secondary);
-		return DM_MAPIO_REMAPPED;
-	}
-	if (!view_cut(chain, bio, begin + 1, may_trim))
+	if (!view_cut(chain, bio, end, may_trim))
 		return DM_MAPIO_KILL;
-	repl_chain_defer(chain, bio);
-	return DM_MAPIO_SUBMITTED;
+	if (unlikely(view_mark(chain, bio)))
+		return DM_MAPIO_SUBMITTED;
+	if (unlikely(!bdev)) {
+		repl_chain_defer(chain, bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	bio_set_dev(bio, bdev);
+	return DM_MAPIO_REMAPPED;
 }
 
 /**
@@ -193,6 +254,8 @@ int repl_view_map(struct repl_chain *chain, struct bio *bio, bool may_trim)
 	case REPL_STAGE_NONE:
 		return DM_MAPIO_KILL;
 	case REPL_STAGE_DONE:
+		if (op_is_write(bio_op(bio)) && unlikely(view_mark(chain, bio)))
+			return DM_MAPIO_SUBMITTED;
 		bio_set_dev(bio, chain->secondary);
 		return DM_MAPIO_REMAPPED;
 	default:

@@ -31,6 +31,8 @@ static int run(char *const argv[], struct repl_error *error)
 
 		if (dup2(null, 0) < 0 || dup2(fd[1], 1) < 0 || dup2(fd[1], 2) < 0)
 			_exit(126);
+		/* A server that stays would keep what our caller had open. */
+		close_range(3, ~0U, 0);
 		execvp(argv[0], argv);
 		dprintf(2, "%s: %s\n", argv[0], strerror(errno));
 		_exit(127);

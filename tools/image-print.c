@@ -13,7 +13,8 @@
 
 static const char *const levels[] = { "note", "warning", "error" };
 static const char *const stages[] = { "none", "running", "failover", "done" };
-static const char *const ops[] = { "hidden", "active", "merged" };
+static const char *const roles[] = { "none", "secondary", "primary" };
+static const char *const ops[] = { "hidden", "active", "merged", "dirty", "clean" };
 static const char *const slots[] = {
 	[IMAGE_BLANK] = "blank", [IMAGE_LIVE] = "live", [IMAGE_REFUSED] = "refused",
 	[IMAGE_OLD] = "old", [IMAGE_STALE] = "stale", [IMAGE_ORPHAN] = "orphan",
@@ -99,6 +100,31 @@ static void add_uuid(struct json_object *to, const char *key, const uint8_t *uui
 	add_string(to, key, text);
 }
 
+static bool is_uuid(const uint8_t *uuid)
+{
+	static const uint8_t none[REPL_UUID_SIZE];
+
+	return memcmp(uuid, none, REPL_UUID_SIZE);
+}
+
+/* Whose data it is. null: that is not known, or it has no parent. */
+static void identity_json(const struct repl_identity *id, struct json_object *to)
+{
+	bool parent = is_uuid(id->parent);
+
+	add_string(to, "role", roles[id->role]);
+	if (is_uuid(id->lineage))
+		add_uuid(to, "lineage", id->lineage);
+	else
+		add(to, "lineage", NULL);
+	if (parent)
+		add_uuid(to, "parent", id->parent);
+	else
+		add(to, "parent", NULL);
+	add(to, "parent_checkpoint", parent ? json_object_new_uint64(id->parent_checkpoint) :
+					      NULL);
+}
+
 static void put(struct json_object *object, const char *before, const char *after, FILE *to)
 {
 	fprintf(to, "%s%s%s", before,
@@ -117,6 +143,7 @@ static struct json_object *state_json(const struct repl_meta_state *state)
 	    json_object_new_uint64(state->prepared) : NULL);
 	add_string(o, "stage", stages[state->stage]);
 	add_bool(o, "fenced", state->flags & REPL_STATE_FENCED);
+	identity_json(&state->identity, o);
 	for (i = 0; i < 32; i++)
 		if (state->errors >> i & 1)
 			json_object_array_add(list, i < ARRAY_SIZE(errors) ?
@@ -188,6 +215,7 @@ static struct json_object *head_json(const struct image *image, const char *name
 	add(o, "state", usable ? state_json(&image->end.state) : NULL);
 	add(o, "hidden_regions", usable ? json_object_new_uint64(image->hidden.count) : NULL);
 	add(o, "active_regions", usable ? json_object_new_uint64(image->active.count) : NULL);
+	add(o, "dirty_regions", usable ? json_object_new_uint64(image->dirty.count) : NULL);
 	return o;
 }
 
@@ -238,6 +266,8 @@ static struct json_object *slot_json(const struct image *image, uint64_t index,
 	add(o, "state", repl_state_decode(&log->state, &state) ? state_json(&state) : NULL);
 	add_bool(o, "empties_hidden", flags & REPL_LOG_EMPTY_HIDDEN);
 	add_bool(o, "empties_active", flags & REPL_LOG_EMPTY_ACTIVE);
+	add_bool(o, "empties_dirty", flags & REPL_LOG_EMPTY_DIRTY);
+	add_bool(o, "adds_to_dirty", flags & REPL_LOG_DIRTY_ADD);
 	for (i = 0; i < nr && i < REPL_LOG_EXTENTS; i++) {
 		enum repl_extent_op op;
 		u64 begin, end;
@@ -262,6 +292,7 @@ static void dump_json(struct image *image, const char *name, FILE *to)
 	if (image_usable(image)) {
 		add(o, "hidden", regions_json(&image->hidden));
 		add(o, "active", regions_json(&image->active));
+		add(o, "dirty", regions_json(&image->dirty));
 	}
 	if (!image->load)
 		add_number(o, "bitmap_blocks", image->bitmap_blocks);
@@ -316,6 +347,8 @@ static void print_state(const struct repl_meta_state *state, FILE *to)
 		fprintf(to, ", prepared %" PRIu64, state->prepared);
 	if (state->flags & REPL_STATE_FENCED)
 		fprintf(to, ", fenced");
+	if (state->identity.role)
+		fprintf(to, ", role %s", roles[state->identity.role]);
 	for (i = 0; i < 32; i++)
 		if (state->errors >> i & 1) {
 			if (i < ARRAY_SIZE(errors))
@@ -323,6 +356,18 @@ static void print_state(const struct repl_meta_state *state, FILE *to)
 			else
 				fprintf(to, ", error number %u", i);
 		}
+}
+
+static void print_identity(const struct repl_identity *id, FILE *to)
+{
+	char uuid[IMAGE_UUID_TEXT];
+
+	image_uuid_text(id->lineage, uuid);
+	fprintf(to, "lineage      %s\n", is_uuid(id->lineage) ? uuid : "none yet");
+	if (!is_uuid(id->parent))
+		return;
+	image_uuid_text(id->parent, uuid);
+	fprintf(to, "  left       %s, checkpoint %" PRIu64 "\n", uuid, id->parent_checkpoint);
 }
 
 static void print_super(const struct image *image, unsigned int nr, FILE *to)
@@ -408,10 +453,14 @@ static void print_log_block(const struct repl_disk_log *log, uint64_t nr,
 		print_state(&state, to);
 	else
 		fprintf(to, "a state that cannot be");
+	if (flags & REPL_LOG_DIRTY_ADD)
+		fprintf(to, "; adds hidden and active to dirty");
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
 		fprintf(to, "; empties hidden");
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		fprintf(to, "; empties active");
+	if (flags & REPL_LOG_EMPTY_DIRTY)
+		fprintf(to, "; empties dirty");
 	fprintf(to, "\n");
 	print_extents(log, to);
 }
@@ -467,15 +516,17 @@ static void dump_words(struct image *image, const char *name, FILE *to)
 		return;
 	if (image->meta.area != REPL_NO_AREA)
 		fprintf(to, "bitmaps      %" PRIu64 " of %" PRIu64 " blocks are written\n",
-			image->bitmap_blocks, 2 * image->meta.layout.map_blocks);
+			image->bitmap_blocks, REPL_NR_DISK_MAPS * image->meta.layout.map_blocks);
 	print_log(image, to);
 	if (!image_usable(image))
 		return;
 	fprintf(to, "in the end   ");
 	print_state(&image->end.state, to);
 	fprintf(to, "\n");
+	print_identity(&image->end.state.identity, to);
 	print_regions(&image->hidden, "hidden", to);
 	print_regions(&image->active, "active", to);
+	print_regions(&image->dirty, "dirty", to);
 }
 
 static void report_words(const struct image *image, const char *name, FILE *to)
@@ -496,9 +547,10 @@ static void report_words(const struct image *image, const char *name, FILE *to)
 	image_uuid_text(image->meta.uuid, uuid);
 	fprintf(to, "%s: uuid %s, ", name, uuid);
 	print_state(&image->end.state, to);
-	fprintf(to, "; %" PRIu64 " regions in hidden, %" PRIu64 " in active; %" PRIu64
-		" of %" PRIu64 " log blocks in use\n", image->hidden.count,
-		image->active.count, image->end.blocks, image->meta.layout.log_blocks);
+	fprintf(to, "; %" PRIu64 " regions in hidden, %" PRIu64 " in active, %" PRIu64
+		" dirty; %" PRIu64 " of %" PRIu64 " log blocks in use\n", image->hidden.count,
+		image->active.count, image->dirty.count, image->end.blocks,
+		image->meta.layout.log_blocks);
 }
 
 void image_dump(struct image *image, const char *name, bool json, FILE *to)

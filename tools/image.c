@@ -80,6 +80,16 @@ static int replayer_read(struct repl_reader *reader, u64 block, unsigned int nr,
 	return source->read(source, block, nr, data);
 }
 
+static int regions_add(struct regions *to, const struct regions *from)
+{
+	uint64_t begin = 0, end;
+	int r = 0;
+
+	for (; !r && regions_next(from, &begin, &end); begin = end)
+		r = regions_change(to, begin, end, true);
+	return r;
+}
+
 static int replayer_apply(struct repl_reader *reader, enum repl_apply what, u64 begin,
 			  u64 end)
 {
@@ -98,11 +108,23 @@ static int replayer_apply(struct repl_reader *reader, enum repl_apply what, u64 
 		if (!r)
 			r = regions_change(&image->active, begin, end, false);
 		break;
+	case REPL_APPLY_DIRTY:
+	case REPL_APPLY_CLEAN:
+		r = regions_change(&image->dirty, begin, end, what == REPL_APPLY_DIRTY);
+		break;
 	case REPL_APPLY_EMPTY_HIDDEN:
 		regions_empty(&image->hidden);
 		break;
 	case REPL_APPLY_EMPTY_ACTIVE:
 		regions_empty(&image->active);
+		break;
+	case REPL_APPLY_EMPTY_DIRTY:
+		regions_empty(&image->dirty);
+		break;
+	case REPL_APPLY_DIRTY_ADD:
+		r = regions_add(&image->dirty, &image->hidden);
+		if (!r)
+			r = regions_add(&image->dirty, &image->active);
 		break;
 	}
 	return r;
@@ -296,7 +318,7 @@ static void area_check(struct image *image)
 		memcpy(summary, block->bits, sizeof(summary));
 		for (i = next_bit(summary, 0); i < REPL_BITMAP_BITS;
 		     i = next_bit(summary, i + 1)) {
-			if (base + i < 2 * layout->map_blocks) {
+			if (base + i < REPL_NR_DISK_MAPS * layout->map_blocks) {
 				bitmap_check(image, base + i);
 				continue;
 			}
@@ -360,14 +382,15 @@ static void refused_check(struct image *image, const struct repl_disk_log *log)
 
 	if (!repl_state_decode(&log->state, &state))
 		found(image, IMAGE_ERROR,
-		      "log block %" PRIu64 " has a state that cannot be: stage %u, flags %#x, checkpoint %"
-		      PRIu64 ", prepared %" PRIu64, seq, log->state.stage, log->state.flags,
-		      state.checkpoint, state.prepared);
+		      "log block %" PRIu64 " has a state that cannot be: role %u, stage %u, flags %#x, checkpoint %"
+		      PRIu64 ", prepared %" PRIu64, seq, log->state.role, log->state.stage,
+		      log->state.flags, state.checkpoint, state.prepared);
 	else if (state.checkpoint < image->end.state.checkpoint)
 		found(image, IMAGE_ERROR,
 		      "log block %" PRIu64 " goes back to checkpoint %" PRIu64 " from %" PRIu64,
 		      seq, state.checkpoint, image->end.state.checkpoint);
-	else if (state.checkpoint != image->end.state.checkpoint && flags != REPL_LOG_FLAGS)
+	else if (state.checkpoint != image->end.state.checkpoint &&
+		 (~flags & REPL_LOG_EMPTY_EPOCH))
 		found(image, IMAGE_ERROR,
 		      "log block %" PRIu64 " begins checkpoint %" PRIu64 " without emptying the maps",
 		      seq, state.checkpoint);
@@ -568,7 +591,8 @@ int image_read(struct image *image, struct image_source *source, struct repl_err
 	image->current = image->meta.generation & 1;
 	supers_check(image);
 	if (regions_init(&image->hidden, image->meta.layout.nr_regions) ||
-	    regions_init(&image->active, image->meta.layout.nr_regions))
+	    regions_init(&image->active, image->meta.layout.nr_regions) ||
+	    regions_init(&image->dirty, image->meta.layout.nr_regions))
 		goto no_memory;
 	replay_check(image);
 	if (image->replay != -ENOMEM)
@@ -587,5 +611,6 @@ void image_free(struct image *image)
 	free(image->buffer);
 	regions_free(&image->hidden);
 	regions_free(&image->active);
+	regions_free(&image->dirty);
 	memset(image, 0, sizeof(*image));
 }

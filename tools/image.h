@@ -74,7 +74,7 @@ struct image {
 	int replay;			/* repl_replay()'s, if so */
 	const char *why;		/* if one of them is not 0 */
 	struct repl_replayed end;	/* as far as it came */
-	struct regions hidden, active;	/* there */
+	struct regions hidden, active, dirty; /* there */
 	uint64_t bitmap_blocks;		/* written in the current area */
 	bool area_bad, log_bad;
 	uint64_t slots[IMAGE_NR_SLOTS];

@@ -214,10 +214,10 @@ static int layout_of(const struct metadata_options *options, uint64_t blocks,
  * ---- size ----
  */
 
-/* Two maps of 4 bits a region. */
+/* Two maps of 4 bits a region, and one of 1. */
 static uint64_t memory_of(const struct repl_layout *layout)
 {
-	return layout->nr_regions;
+	return layout->nr_regions + (layout->nr_regions + 7) / 8;
 }
 
 static struct json_object *size_json(const struct repl_layout *layout)

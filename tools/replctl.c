@@ -598,7 +598,7 @@ static void sync_progress(struct command *c)
 		total += looks[i].status.job.total;
 	}
 	status_bar(bar, sizeof(bar), 40, done, total);
-	fprintf(stderr, "\r%s %3.0f %%", bar, total ? 100.0 * done / total : 100.0);
+	fprintf(stderr, "\r%s", bar);
 }
 
 /* Until all is there. Who does not wait for the end finds it in the status. */

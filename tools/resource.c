@@ -264,8 +264,9 @@ static int primary_make(const struct repl_resource *resource, unsigned int i,
 			 config->congestion_block ? "block" : "dirty",
 			 (unsigned long long)config->window / 1024,
 			 (unsigned long long)config->peer_timeout);
-	snprintf(params, sizeof(params), "%s %s - %llu %s", volume->on[resource->here].disk,
-		 peer, (unsigned long long)volume->region_size / 512, features);
+	snprintf(params, sizeof(params), "%s %s %s %llu %s", volume->on[resource->here].disk,
+		 peer, volume->on[resource->here].metadata ?: "-",
+		 (unsigned long long)volume->region_size / 512, features);
 	step(false, "make %s: repl-primary %s", name, params);
 	return dm_create(name, sectors, "repl-primary", params, error);
 }
@@ -337,8 +338,8 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 		if (!there && primary_make(resource, i, name, sectors, "-", error))
 			return -1;
 		return error_set(error, REPL_EXIT_REFUSED,
-				 "%s works, but nothing is forwarded: when both disks hold the same, 'replctl adjust --in-sync %s'",
-				 name, resource->config->name);
+				 "%s works, but nothing is forwarded: 'replctl sync --full %s', or, when both disks hold the same, 'replctl adjust --in-sync %s'",
+				 name, resource->config->name, resource->config->name);
 	}
 	imported = in_sync ? import_live(resource, i, name, peer, sizeof(peer), &was, &why) :
 			     dataleg_import(resource, i, peer, sizeof(peer), &why);
@@ -347,6 +348,9 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	if (imported)
 		return error_set(error, REPL_EXIT_PEER,
 				 "%s works, but nothing is forwarded: %s", name, why.text);
+	/* Both hold the same, the operator says: whatever the metadata remembers. */
+	if (!there && in_sync && volume->on[resource->here].metadata)
+		return dm_message(name, "dirty clear peer", NULL, 0, error);
 	if (!there || was == REPL_PEER_ATTACHED)
 		return 0;
 	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
@@ -356,6 +360,20 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	/* Both hold the same, the operator says: the peer misses nothing. */
 	return dm_message(name, message, NULL, 0, error) ||
 	       dm_message(name, "dirty clear peer", NULL, 0, error) ? -1 : 0;
+}
+
+/*
+ * Is it known what the peer lacks, although none has been attached since the device was
+ * made? By metadata that a checkpoint was recorded in: all that was written since is.
+ */
+static bool primary_remembers(const char *name, const struct repl_status *status)
+{
+	unsigned long long checkpoint = 0;
+	char answer[256];
+
+	return status->primary.has_metadata &&
+	       !dm_message(name, "identity", answer, sizeof(answer), NULL) &&
+	       sscanf(answer, "%*s %*s %*s %*s %llu", &checkpoint) == 1 && checkpoint;
 }
 
 struct resync {
@@ -377,6 +395,10 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 						 status.job.state == REPL_JOB_PAUSED))
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) : 0;
+	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
+				 name, resource->config->name);
 	if (import_live(resource, i, name, peer, sizeof(peer), &was, error))
 		return -1;
 	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
@@ -519,14 +541,16 @@ static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 	struct pair_kernel *kernel = arg;
 	struct repl_status status;
 	struct repl_dm_info info;
+	bool remembers;
 
 	if (dm_info(name, &info, error) || status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	kernel->held |= info.suspended || status.primary.cut != REPL_CUT_NONE;
 	kernel->attached &= status.primary.peer == REPL_PEER_ATTACHED &&
 			    !status.primary.dirty;
-	kernel->never &= status.primary.peer == REPL_PEER_NONE;
-	kernel->lost |= primary_lost(&status);
+	remembers = status.primary.peer == REPL_PEER_NONE && primary_remembers(name, &status);
+	kernel->never &= status.primary.peer == REPL_PEER_NONE && !remembers;
+	kernel->lost |= primary_lost(&status) || remembers;
 	return 0;
 }
 

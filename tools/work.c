@@ -360,6 +360,7 @@ static void child_hook(const char *command, char *const env[], int in, int out)
 	if (dup2(in >= 0 ? in : null, STDIN_FILENO) < 0 ||
 	    dup2(out >= 0 ? out : STDERR_FILENO, STDOUT_FILENO) < 0)
 		_exit(126);
+	close_range(3, ~0U, 0);		/* what our caller had open */
 	execl("/bin/sh", "sh", "-c", command, NULL);
 	_exit(127);
 }

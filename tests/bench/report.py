@@ -69,14 +69,14 @@ class Results:
         return ratio(at(2), at(1))
 
     def memory(self):
-        """(bits a region and map, bytes that do not depend on the size)"""
+        """(bits a region, bytes that do not depend on the size)"""
         found = {r["regions"]: r["bytes"] for r in self.records
                  if r["kind"] == "memory" and "error" not in r}
         if len(found) < 2:
             return None, None
         small, large = min(found), max(found)
         by_region = (found[large] - found[small]) / (large - small)
-        return by_region * 8 / 2, found[small] - by_region * small
+        return by_region * 8, found[small] - by_region * small
 
 
 def ratio(a, b):
@@ -334,8 +334,8 @@ def build_rows(res):
         rows.append(row)
 
     bits, fixed = res.memory()
-    rows.append(Row("memory", 4, bits, at_most=True, slack=0.1,
-                    unit="bits a region and map", group="memory",
+    rows.append(Row("memory", 9, bits, at_most=True, slack=0.1,
+                    unit="bits a region, of three maps", group="memory",
                     note="" if fixed is None else
                     "and %.0f KiB a chain" % (fixed / 1024)))
     return rows + pair_rows(res)

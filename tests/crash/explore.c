@@ -12,7 +12,9 @@
  *
  * Then for many moments: what had been answered, and flushed or written with
  * FUA, is there, and a random part of the rest; the server serves that, the
- * chain is activated, and all of the view is compared with the model.
+ * chain is activated, and all of the view is compared with the model. After a
+ * failover each region that has a write of the view, or was not of the
+ * checkpoint, must be in the dirty map.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +38,7 @@
 #define SECTORS	 (REGIONS * REGION - 3)		/* the last one is partial */
 #define PART	 (REGIONS * REGION)
 #define META	 (3 * PART)
-#define META_SECTORS ((2 + 2 * 3 + 64) * 8u)
+#define META_SECTORS ((2 + 2 * 4 + 64) * 8u)
 #define ALL	 (META + META_SECTORS)
 #define BYTES	 ((size_t)ALL * SECTOR)
 
@@ -73,6 +75,9 @@ static _Atomic bool recording;
 static _Atomic int fail_region = -1;	/* its writes to the secondary fail */
 static int server_fd[4], nbd_fd[4];
 static u64 server_seed = 1;
+/* While set, no flush of hidden and nothing of metadata is answered. */
+static _Atomic bool keep_log;
+static _Atomic bool kept;		/* there is something that waits for that */
 
 static void record(enum what what, u32 request)
 {
@@ -149,6 +154,20 @@ static void answer(unsigned int i)
 		write_all(h.dev, content + (size_t)h.sector * SECTOR, (size_t)h.nr * SECTOR);
 }
 
+/* One that may be answered, @first or one behind it; or -1 */
+static int answerable(unsigned int first)
+{
+	for (unsigned int i = 0; i < nr_held; i++) {
+		struct held *h = &held[(first + i) % nr_held];
+
+		if (!keep_log || h->request == ~0U ||
+		    (h->dev != 3 && !(h->dev == 1 && requests[h->request].type == FLUSH)))
+			return (first + i) % nr_held;
+		kept = true;
+	}
+	return -1;
+}
+
 static void take_request(unsigned int dev)
 {
 	struct nbd_request rq;
@@ -203,16 +222,22 @@ static void *serve(void *arg)
 	for (unsigned int i = 0; i < 4; i++)
 		fds[i] = (struct pollfd) { .fd = server_fd[i], .events = POLLIN };
 	for (;;) {
+		int next = nr_held ? answerable(recording ? pick(&server_seed, nr_held) : 0) : -1;
+
 		/* What is held is answered when there is no more. */
-		if (nr_held < 50 && poll(fds, 4, nr_held ? 0 : -1) > 0) {
+		if (nr_held < 50 && poll(fds, 4, next >= 0 ? 0 : nr_held ? 1 : -1) > 0) {
 			for (unsigned int i = 0; i < 4; i++)
 				if (fds[i].revents & POLLIN)
 					take_request(i);
-		} else if (nr_held) {
-			answer(recording ? pick(&server_seed, nr_held) : 0);
+		} else if (next >= 0) {
+			answer(next);
 		}
-		while (recording && nr_held > 8)
-			answer(pick(&server_seed, nr_held));
+		while (recording && nr_held > 8) {
+			next = answerable(pick(&server_seed, nr_held));
+			if (next < 0)
+				break;
+			answer(next);
+		}
 	}
 	return arg;
 }
@@ -259,6 +284,7 @@ struct state {
 	u64 checkpoint;
 	u32 from, since;		/* events; since: ~0 while unknown */
 	bool later;			/* writes of the view count */
+	bool must[REGIONS];		/* be dirty, of a failover */
 	u64 image[SECTORS];		/* tags */
 };
 
@@ -434,6 +460,55 @@ retry:
 		vwrites[i].since = nr_events;
 }
 
+/* When a second write came to a region whose record was on its way. */
+static struct race {
+	u32 from, to;
+} races[64];
+static unsigned int nr_races;
+
+static struct io_batch *write_sector(struct io_req *req, u32 sector, u64 *tag)
+{
+	*tag = stamp_tag(++sequence, 1, checkpoint);
+	*req = (struct io_req) { .write = true, .offset = (u64)sector * SECTOR, .len = SECTOR };
+	req->buf = big_alloc(SECTOR);
+	stamp_fill(req->buf, sector, 1, *tag);
+	return io_start(ingest_fd, req, 1);
+}
+
+/*
+ * Two writes to one region, the second while the record of the first is not durable:
+ * what it overwrites is in hidden, and after a crash nobody would know.
+ */
+static void race_record(void)
+{
+	u32 region = pick(&seed, REGIONS - 1), sector = region * REGION;
+	struct io_req req[2];
+	struct io_batch *batch[2];
+	u64 tag[2];
+
+	if (in_hidden[region] || nr_races == 64)
+		return;
+	kept = false;
+	keep_log = true;
+	batch[0] = write_sector(&req[0], sector, &tag[0]);
+	for (int i = 0; i < 1000 && !kept; i++)
+		usleep(200);
+	races[nr_races].from = nr_events;
+	batch[1] = write_sector(&req[1], sector + 1 + pick(&seed, REGION - 1), &tag[1]);
+	/* One that does not wait for the record has arrived by then. */
+	for (u32 i = 0, n = nr_events; i < 100 && nr_events == n; i++)
+		usleep(200);
+	keep_log = false;
+	for (int i = 0; i < 2; i++) {
+		io_wait(batch[i]);
+		need(!req[i].error, "a write of ingest succeeds: %s", strerror(req[i].error));
+		ingest_tag[req[i].offset / SECTOR] = tag[i];
+		free(req[i].buf);
+	}
+	in_hidden[region] = true;
+	races[nr_races++].to = nr_events;
+}
+
 static void check_live(void)
 {
 	u8 *buf = big_alloc((size_t)SECTORS * SECTOR);
@@ -466,6 +541,9 @@ static void transition(const char *text, const char *stage, u64 id, bool later, 
 {
 	struct state *s = new_state(stage, id, later, image);
 
+	memset(s->must, 0, sizeof(s->must));
+	for (u32 i = 0; i < REGIONS && !strcmp(stage, "failover"); i++)
+		s->must[i] = in_hidden[i] || in_active[i];
 	message(text);
 	s->since = nr_events;
 }
@@ -617,6 +695,8 @@ static void workload(void)
 	new_epoch();
 	for (i = 0; i < n; i++) {
 		write_some(false, MAX_BATCH);
+		if (!pick(&seed, 3))
+			race_record();
 		if (pick(&seed, 2))
 			write_some(true, 6);
 		if (!pick(&seed, 4))
@@ -790,6 +870,51 @@ static bool same_stage(const struct state *s, const char *stage, u64 id)
 	return !strcmp(s->stage, stage);
 }
 
+/* What the dirty map has: false if it is not to be had. */
+static bool get_dirty(bool *dirty)
+{
+	unsigned long long sector, nr;
+	const char *line = dm_answer;
+	int n;
+
+	memset(dirty, 0, REGIONS * sizeof(*dirty));
+	errno = dm_message_text(VIEW, "dirty extents dirty");
+	if (errno)
+		return false;
+	for (; sscanf(line, "%llu %llu\n%n", &sector, &nr, &n) == 2; line += n)
+		for (u32 s = sector; s < sector + nr; s++)
+			dirty[s / REGION] = true;
+	return !strcmp(line, "end\n");
+}
+
+/*
+ * What another copy lacks is in the dirty map: what was not of the checkpoint,
+ * and what of the view's writes has arrived. Before a failover nothing is.
+ */
+static bool good_dirty(const struct state *s, u32 e, const u64 *tags)
+{
+	bool must[REGIONS] = { false }, dirty[REGIONS];
+	bool after = !strcmp(s->stage, "failover");
+
+	if (!get_dirty(dirty)) {
+		note("after event %u: dirty extents: %s", e, dm_answer);
+		return false;
+	}
+	if (after)
+		memcpy(must, s->must, sizeof(must));
+	for (u32 i = 0; after && i < nr_vwrites; i++)
+		if (vwrites[i].from >= s->from && vwrites[i].from < e &&
+		    vwrites[i].tag == tags[vwrites[i].sector])
+			must[vwrites[i].sector / REGION] = true;
+	for (u32 i = 0; i < REGIONS; i++)
+		if (must[i] ? !dirty[i] : dirty[i] && !after) {
+			note("after event %u of %u: state %s: region %u is%s dirty", e, nr_events,
+			     s->stage, i, dirty[i] ? "" : " not");
+			return false;
+		}
+	return true;
+}
+
 static bool try_point(u32 e)
 {
 	static u64 tags[SECTORS];
@@ -832,6 +957,8 @@ static bool try_point(u32 e)
 			     e, nr_events, stage, (unsigned long long)id, bad,
 			     bad < SECTORS ? stamp_describe(buf + bad * SECTOR, text[1]) : "?",
 			     text[0]);
+		} else {
+			good = good_dirty(found, e, tags);
 		}
 		free(buf);
 	} else if (nr_states && states[0]->since <= e) {
@@ -852,7 +979,7 @@ static bool boundary(u32 e)
 	return q->type == FLUSH || q->fua;
 }
 
-/* Boundaries count most, and what comes soon after a failover. */
+/* Boundaries count most, what comes soon after a failover, and races. */
 static unsigned int weight_of(u32 e)
 {
 	unsigned int w = boundary(e) ? 10 : 1;
@@ -860,6 +987,9 @@ static unsigned int weight_of(u32 e)
 	for (unsigned int i = 0; i < nr_states; i++)
 		if (!strcmp(states[i]->stage, "failover") && e >= states[i]->from &&
 		    e < states[i]->from + 100)
+			w *= 4;
+	for (unsigned int i = 0; i < nr_races; i++)
+		if (e >= races[i].from && e < races[i].to)
 			w *= 4;
 	return w;
 }
@@ -932,7 +1062,7 @@ static void round_of(u64 this, u64 points)
 		free(requests[i].data);
 	for (unsigned int i = 0; i < nr_states; i++)
 		free(states[i]);
-	nr_requests = nr_events = nr_states = nr_vwrites = nr_vflushes = 0;
+	nr_requests = nr_events = nr_states = nr_vwrites = nr_vflushes = nr_races = 0;
 }
 
 static void tear_down(void)

@@ -14,6 +14,11 @@
 
 /* compat.h is replaced: */
 #define DM_REPL_COMPAT_H
+/* One store at a time: */
+#define DM_REPL_STORES_H
+#define repl_stores_add(store, md)	0
+#define repl_stores_del(store)
+#define repl_stores_quiesce(store)
 
 #define cpu_to_le16(x)	htole16(x)
 #define cpu_to_le32(x)	htole32(x)
@@ -29,10 +34,12 @@ void *sim_alloc(size_t n);
 void sim_free(void *p);
 #undef vzalloc
 #undef kzalloc
+#undef kvcalloc
 #undef kfree
 #undef vfree
 #undef kvfree
 #define vzalloc(n)	sim_alloc(n)
+#define kvcalloc(n, s, g) sim_alloc((n) * (s))
 #define kvzalloc(n, g)	sim_alloc(n)
 #define kzalloc(n, g)	sim_alloc(n)
 #define vmalloc(n)	sim_alloc(n)
@@ -47,6 +54,33 @@ static inline void get_random_bytes(void *buf, size_t n)
 {
 	for (u8 *p = buf; n--; p++)
 		*p = sim_random();
+}
+
+typedef struct {
+	int counter;
+} atomic_t;
+#define atomic_set(v, n)	((v)->counter = (n))
+#define atomic_inc(v)		((v)->counter++)
+#define atomic_dec_and_test(v)	(!--(v)->counter)
+
+#ifndef synchronize_rcu
+#define synchronize_rcu() do { } while (0)
+#endif
+
+/* uuids */
+typedef struct {
+	u8 b[16];
+} uuid_t;
+#define generate_random_uuid(p)	get_random_bytes(p, 16)
+#define uuid_parse(word, uuid)	(-EINVAL)
+#define uuid_is_null(uuid)	false
+
+static inline void *memchr_inv(const void *data, int c, size_t n)
+{
+	for (const u8 *p = data; n--; p++)
+		if (*p != c)
+			return (void *)p;
+	return NULL;
 }
 
 /* lists */
@@ -85,6 +119,7 @@ void cancel_work_sync(struct work_struct *work);
 /* A tick may be over before, or long after, anything else. */
 #define INIT_DELAYED_WORK(w, f)	INIT_WORK(&(w)->work, f)
 #define queue_delayed_work(wq, w, ticks) queue_work(wq, &(w)->work)
+#define HZ 1
 #define cancel_delayed_work_sync(w) cancel_work_sync(&(w)->work)
 #define to_delayed_work(w)	container_of(w, struct delayed_work, work)
 

@@ -12,6 +12,8 @@
  * fibers that stop at each I/O, while everything else goes on. The model says
  * what the view must show: always while it lives, and after each crash.
  *
+ * Each fourth world is a primary's: see sim-primary.h.
+ *
  * A world has new disks and a seed of its own; "replay:" names it.
  */
 #include "shim.h"
@@ -22,8 +24,10 @@
 #include <time.h>
 #include <ucontext.h>
 
+#include "identity.h"
 #include "region-map.h"
 #include "store.h"
+#include "track.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -123,7 +127,7 @@ struct fiber {
 	bool running;
 };
 
-#define NFIBERS 3			/* commit, compact, gather */
+#define NFIBERS 4			/* commit, compact, gather; round */
 static struct fiber fibers[NFIBERS];
 static struct fiber *current;		/* NULL: main */
 static ucontext_t main_ctx;
@@ -200,20 +204,32 @@ static bool fiber_can_run(const struct fiber *f)
 	return f->work && (f->running || f->work->pending);
 }
 
-/* Some work goes on to its next I/O. False: there is none. */
-static bool fibers_step(void)
+/* Much happens between two blocks of a compaction. */
+static bool slow_compaction;
+static bool is_compaction(const struct work_struct *work);
+
+/* Some work goes on to its next I/O. False: there is none, or it takes its time. */
+static bool fibers_step(bool waits)
 {
 	unsigned int first = rnd(NFIBERS);
+	struct fiber *slow = NULL;
 
 	for (unsigned int i = 0; i < NFIBERS; i++) {
 		struct fiber *f = &fibers[(first + i) % NFIBERS];
 
-		if (fiber_can_run(f)) {
-			fiber_run(f);
-			return true;
+		if (!fiber_can_run(f))
+			continue;
+		if (slow_compaction && is_compaction(f->work) && rnd(30)) {
+			slow = f;
+			continue;
 		}
+		fiber_run(f);
+		return true;
 	}
-	return false;
+	if (!waits || !slow)
+		return false;
+	fiber_run(slow);
+	return true;
 }
 
 void queue_work(struct workqueue_struct *wq, struct work_struct *work)
@@ -238,10 +254,14 @@ void cancel_work_sync(struct work_struct *work)
 		if (f->work != work)
 			continue;
 		work->pending = false;
+		/* What it waits for may be another one's. */
 		while (f->running) {
 			fiber_run(f);
 			work->pending = false;
+			if (f->running)
+				fibers_step(true);
 		}
+		work->pending = false;
 		f->work = NULL;
 	}
 }
@@ -249,8 +269,10 @@ void cancel_work_sync(struct work_struct *work)
 static void show_in_flight(void);
 void wait_for_completion(struct completion *c)
 {
+	while (!c->done && current)
+		to_main();
 	while (!c->done)
-		if (!fibers_step()) {
+		if (!fibers_step(true)) {
 			show_in_flight();
 			fail("the log does nothing, and somebody waits");
 		}
@@ -310,7 +332,7 @@ struct disk {
 	} cached[MAX_CACHED];
 } disks[3];
 
-#define META_SECTORS	((2 + 2 * 7 + 64 + 40) * 8)
+#define META_SECTORS	((2 + 2 * 10 + 64 + 40) * 8)
 #define MAX_META_CACHED	2048
 static struct meta_disk {
 	u8 cur[META_SECTORS][512], dur[META_SECTORS][512];
@@ -496,6 +518,11 @@ static struct block_device meta_bdev;
 static struct repl_store *store;
 static u64 log_start;
 
+static bool is_compaction(const struct work_struct *work)
+{
+	return work == &store->log.compact_work;
+}
+
 int repl_dm_io(struct dm_io_request *req, struct dm_io_region *where)
 {
 	bool crash, bad, write = req->bi_opf & REQ_OP_WRITE, fua = req->bi_opf & REQ_FUA;
@@ -560,6 +587,7 @@ struct expected {
 	struct repl_meta_state state;
 	bool later;		/* or any of what was written later, by sector */
 	u32 image[NSEC];
+	bool must[SLOTS];	/* are dirty, besides those written later */
 };
 
 static struct expected acked;
@@ -573,6 +601,8 @@ static struct {
 	u64 when;
 } later[NSEC][MAX_LATER];
 static unsigned int nr_later[NSEC];
+static bool wrote[SLOTS];		/* by the view since a failover */
+static bool asked[SLOTS];		/* of the log: to be dirty, or all were by a failover */
 static u64 writes;			/* of the view, so far */
 static u32 view_now[NSEC];
 static u32 next_value;
@@ -630,10 +660,12 @@ static struct {
 	bool merge_failed;
 	u64 id, prepared_id;
 	u32 errors;
+	struct repl_identity identity;
 } c;
 
 static struct repl_map hidden_map, active_map;
 static u64 nr_regions, first_region;	/* of the slots */
+static bool marked[SLOTS];		/* the dirty map */
 static bool dirty[NSEC];		/* the sender has to send again */
 
 enum kind { OP_CBW, OP_BACKFILL, OP_OVERWRITE, OP_MERGE };
@@ -650,8 +682,10 @@ static struct op ops[MAX_OPS];
 
 struct request {
 	bool used, view, fua, held;
+	bool marking;			/* waits for the log */
 	unsigned int s, nr;		/* sectors */
 	u32 v[NSEC];
+	struct repl_log_entry log;
 };
 
 #define MAX_BIOS 12
@@ -690,6 +724,13 @@ static void note(enum repl_extent_op op, unsigned int begin, unsigned int end)
 {
 	trace("note %u: slots %u to %u", op, begin, end);
 	repl_log_note(&store->log, op, first_region + begin, first_region + end);
+}
+
+/* Of a slot, as they are now. */
+static void add_to_dirty(bool *map)
+{
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		map[slot] |= get(&hidden_map, slot) || get(&active_map, slot);
 }
 
 static void latch(u32 error)
@@ -846,6 +887,8 @@ static void view_write(struct request *b, int dev)
 	struct flush *f;
 
 	view_writes(b->s, b->nr, b->v);
+	if (c.fenced)
+		wrote[b->s / SPR] = true;
 	if (disk_write(dev, b->s, b->nr, b->v, b->fua)) {
 		view_torn(b->s, b->nr);
 		goto out;
@@ -873,13 +916,47 @@ static bool covers(const struct request *b)
 	return b->nr == SPR && b->s % SPR == 0;
 }
 
+static void view_marked(struct repl_log_entry *entry, int error, unsigned int dev)
+{
+	struct request *b = container_of(entry, struct request, log);
+
+	(void)dev;
+	b->marking = false;
+	if (error) {
+		latch(ERR_META);
+		b->used = false;
+	} else {
+		marked[b->s / SPR] = true;
+	}
+}
+
+/* After a failover: before a write, who else has this data must be told. */
+static bool view_mark(struct request *b)
+{
+	unsigned int slot = b->s / SPR;
+
+	if (!c.fenced || marked[slot])
+		return false;
+	asked[slot] = true;
+	b->marking = true;
+	b->log = (struct repl_log_entry) {
+		.kind = REPL_LOG_REGIONS, .op = REPL_EXTENT_DIRTY,
+		.begin = first_region + slot, .end = first_region + slot + 1,
+		.done = view_marked,
+	};
+	repl_log_add(&store->log, &b->log);
+	return true;
+}
+
 static bool view_dispatch(struct request *b)
 {
 	unsigned int slot = b->s / SPR;
 	int from = where(slot);
 
-	if (b->held)
+	if (b->held || b->marking)
 		return false;
+	if (view_mark(b))
+		return true;
 	switch (c.stage) {
 	case NONE:
 		b->used = false;
@@ -1084,7 +1161,7 @@ static bool io_step(void)
 {
 	unsigned int i, from = rnd(MAX_OPS + MAX_BIOS + MAX_FLUSHES);
 
-	if (rnd(3) == 0 && fibers_step())
+	if (rnd(3) == 0 && fibers_step(false))
 		return true;
 	for (i = 0; i < MAX_OPS + MAX_BIOS + MAX_FLUSHES; i++) {
 		unsigned int j = (from + i) % (MAX_OPS + MAX_BIOS + MAX_FLUSHES);
@@ -1106,7 +1183,7 @@ static bool io_step(void)
 		if (flushes[j].used && flush_step(&flushes[j]))
 			return true;
 	}
-	return fibers_step();
+	return fibers_step(false);
 }
 
 static bool in_flight(void)
@@ -1152,7 +1229,7 @@ static void show_in_flight(void)
 static void drain(void)
 {
 	while (in_flight())
-		if (!io_step()) {
+		if (!io_step() && !fibers_step(true)) {
 			show_in_flight();
 			fail("nothing goes on, and I/O is in flight");
 		}
@@ -1177,6 +1254,7 @@ static void get_state(struct repl_meta_state *state)
 	*state = (struct repl_meta_state) {
 		.checkpoint = c.id, .stage = disk_stage[c.stage],
 		.flags = c.fenced ? REPL_STATE_FENCED : 0,
+		.identity = c.identity,
 	};
 	if (c.prepared) {
 		state->prepared = c.prepared_id;
@@ -1193,6 +1271,10 @@ static int record(const struct repl_meta_state *state, u16 flags, unsigned int f
 
 	if (image)
 		memcpy(want.image, image, sizeof(want.image));
+	if (flags & REPL_LOG_DIRTY_ADD)
+		add_to_dirty(want.must);
+	else if (!(flags & REPL_LOG_EMPTY_DIRTY))
+		memcpy(want.must, acked.must, sizeof(want.must));
 	if (!nr_maybe && !acked.later)
 		forget_later();
 	if (nr_maybe == 16)
@@ -1219,9 +1301,13 @@ static int record_empty(enum stage stage, bool fenced, u64 id, const u32 *image,
 	struct repl_meta_state state = {
 		.stage = disk_stage[stage], .checkpoint = id,
 		.flags = fenced ? REPL_STATE_FENCED : 0,
+		.identity = c.identity,
 	};
 
-	return record(&state, REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE, 0, image, is_later);
+	state.identity.role = REPL_ROLE_SECONDARY;
+	/* The end of a merge leaves what is dirty. */
+	return record(&state, fenced ? REPL_LOG_EMPTY_EPOCH : REPL_LOG_EMPTY_ALL, 0, image,
+		      is_later);
 }
 
 static void set_view(const u32 *image)
@@ -1268,8 +1354,12 @@ static void do_start(void)
 	/* If that is ambiguous, the view goes on in what may be a checkpoint. */
 	if (!record_empty(RUNNING, false, c.id + 1, disks[SEC].cur, c.stage == DONE)) {
 		acked.later = false;
+		c.identity.role = REPL_ROLE_SECONDARY;
 		c.fenced = false;
 		c.stage = RUNNING;
+		memset(marked, 0, sizeof(marked));
+		memset(wrote, 0, sizeof(wrote));
+		memset(asked, 0, sizeof(asked));
 		committed(c.id + 1);
 	}
 	set_ingest();
@@ -1352,18 +1442,29 @@ static void do_failover(void)
 {
 	struct repl_meta_state state = {
 		.stage = REPL_DISK_FAILOVER, .flags = REPL_STATE_FENCED, .checkpoint = c.id,
+		.identity = c.identity,
 	};
 	bool was_closed = c.closed;
 	u32 image[NSEC];
 
 	drain();
+	memcpy(state.identity.parent, c.identity.lineage, REPL_UUID_SIZE);
+	state.identity.parent_checkpoint = c.id;
+	get_random_bytes(state.identity.lineage, REPL_UUID_SIZE);
 	memcpy(image, view_now, sizeof(image));
-	if (record(&state, 0, some(&active_map) ? REPL_LOG_DEV_ACTIVE : 0, image, true)) {
+	/* Before the record: it may be compacted as soon as it is there. */
+	add_to_dirty(marked);
+	add_to_dirty(asked);
+	if (record(&state, REPL_LOG_DIRTY_ADD, some(&active_map) ? REPL_LOG_DEV_ACTIVE : 0,
+		   image, true)) {
+		memset(marked, 0, sizeof(marked));
 		if (!was_closed)
 			set_ingest();
 		return;
 	}
 	nr_failovers++;
+	c.identity = state.identity;
+	memset(wrote, 0, sizeof(wrote));
 	forget_later();
 	c.closed = false;
 	c.prepared = false;
@@ -1548,11 +1649,32 @@ static int chain_flush(void *context, unsigned int devs)
 	return r;
 }
 
-static bool chain_bits(void *context, bool active, u64 begin, unsigned int nr, u8 *bits)
+static bool chain_bits(void *context, enum repl_disk_map map, u64 begin, unsigned int nr,
+		       u8 *bits)
 {
+	bool any = false;
+
 	(void)context;
 	sim_yield();
-	return repl_map_bits(active ? &active_map : &hidden_map, begin, nr, bits);
+	if (map != REPL_DISK_DIRTY)
+		return repl_map_bits(map == REPL_DISK_ACTIVE ? &active_map : &hidden_map, begin,
+				     nr, bits);
+	for (unsigned int slot = 0; slot < SLOTS; slot++) {
+		u64 bit = first_region + slot - begin;
+
+		if (!marked[slot] || first_region + slot < begin || bit >= nr)
+			continue;
+		bits[bit >> 3] |= 1 << (bit & 7);
+		any = true;
+	}
+	return any;
+}
+
+static void mark(u64 begin, u64 end, bool as)
+{
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		if (begin <= first_region + slot && first_region + slot < end)
+			marked[slot] = as;
 }
 
 static int chain_apply(void *context, enum repl_apply what, u64 begin, u64 end)
@@ -1571,6 +1693,16 @@ static int chain_apply(void *context, enum repl_apply what, u64 begin, u64 end)
 	case REPL_APPLY_MERGED:
 		repl_map_set(&hidden_map, begin, end, REPL_REGION_NONE);
 		repl_map_set(&active_map, begin, end, REPL_REGION_NONE);
+		break;
+	case REPL_APPLY_DIRTY:
+		mark(begin, end, true);
+		break;
+	case REPL_APPLY_CLEAN:
+	case REPL_APPLY_EMPTY_DIRTY:
+		mark(begin, end, false);
+		break;
+	case REPL_APPLY_DIRTY_ADD:
+		add_to_dirty(marked);
 		break;
 	case REPL_APPLY_EMPTY_HIDDEN:
 		repl_map_empty(&hidden_map);
@@ -1611,10 +1743,18 @@ static void forget_memory(void)
 	attempts = 0;
 }
 
+static bool same_identity(const struct repl_identity *a, const struct repl_identity *b)
+{
+	return a->role == b->role && a->parent_checkpoint == b->parent_checkpoint &&
+	       !memcmp(a->lineage, b->lineage, REPL_UUID_SIZE) &&
+	       !memcmp(a->parent, b->parent, REPL_UUID_SIZE);
+}
+
 static bool same_state(const struct repl_meta_state *a, const struct repl_meta_state *b)
 {
 	return a->stage == b->stage && a->checkpoint == b->checkpoint &&
 	       a->flags == b->flags &&
+	       same_identity(&a->identity, &b->identity) &&
 	       (!(a->flags & REPL_STATE_PREPARED) || a->prepared == b->prepared);
 }
 
@@ -1639,6 +1779,21 @@ static unsigned int differs(const struct expected *e)
 		if (!may_be(e, s, view_peek(s)))
 			break;
 	return s;
+}
+
+/* What another copy may lack must be known, and nothing else than was asked for. */
+static void check_dirty(const struct expected *found)
+{
+	for (unsigned int slot = 0; slot < SLOTS; slot++) {
+		bool must = c.fenced && (found->must[slot] || wrote[slot]);
+
+		if (must && !marked[slot])
+			fail("activated in stage %u: slot %u was written after the failover%s, and is not dirty",
+			     c.stage, slot, wrote[slot] ? "" : ", or is from before it");
+		if (marked[slot] && !(c.fenced && asked[slot]))
+			fail("activated in stage %u: slot %u is dirty, and nobody has asked for that",
+			     c.stage, slot);
+	}
 }
 
 static void check_activated(const struct repl_meta_state *state)
@@ -1672,6 +1827,12 @@ static void check_activated(const struct repl_meta_state *state)
 	}
 	if (last_end == END_CLEAN && found->later)
 		check_view("after a clean end");
+	check_dirty(found);
+	/* A failover that was ambiguous has taken place, or not. */
+	if (!c.fenced) {
+		memset(wrote, 0, sizeof(wrote));
+		memset(asked, 0, sizeof(asked));
+	}
 
 	/*
 	 * A start was ambiguous, the view went on in stage done, and now it is
@@ -1720,7 +1881,7 @@ static bool activate(void)
 
 	if (attempts++ > 2)
 		memset(&weather, 0, sizeof(weather));
-	store = repl_store_create(&meta_bdev, nr_regions * 8, 8, &store_ops, NULL, &error);
+	store = repl_store_create(NULL, &meta_bdev, nr_regions * 8, 8, &store_ops, NULL, &error);
 	if (IS_ERR(store)) {
 		r = PTR_ERR(store);
 		store = NULL;
@@ -1729,6 +1890,7 @@ static bool activate(void)
 	}
 	repl_map_empty(&hidden_map);
 	repl_map_empty(&active_map);
+	memset(marked, 0, sizeof(marked));
 	r = repl_store_open(store, nr_regions * 8, 8, &state, &why);
 	if (r)
 		goto bad;
@@ -1741,10 +1903,13 @@ static bool activate(void)
 	c.prepared = state.flags & REPL_STATE_PREPARED;
 	c.prepared_id = state.prepared;
 	c.errors = state.errors;
+	c.identity = state.identity;
 	if (c.stage == RUNNING)
-		flags = REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_ACTIVE | REPL_LOG_EMPTY_DIRTY;
 	else if (c.stage != FAILOVER)
-		flags = REPL_LOG_EMPTY_HIDDEN | REPL_LOG_EMPTY_ACTIVE;
+		flags = REPL_LOG_EMPTY_EPOCH;
+	if (flags & REPL_LOG_EMPTY_DIRTY)
+		memset(marked, 0, sizeof(marked));
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		repl_map_empty(&active_map);
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
@@ -1846,6 +2011,7 @@ static void change_weather(void)
 {
 	int dev = rnd(NDEV);
 
+	slow_compaction = rnd(2);
 	memset(&weather, 0, sizeof(weather));
 	switch (rnd(14)) {
 	case 0:
@@ -1905,7 +2071,7 @@ static void step(void)
 				do_failover();
 			break;
 		default:
-			fibers_step();
+			fibers_step(true);
 		}
 		return;
 	}
@@ -1941,7 +2107,8 @@ static void step(void)
 			break;
 		}
 	} else if (i < 335) {
-		if (c.stage == RUNNING && rnd(3) == 0)
+		/* What a compaction has read is then half of before, half of after. */
+		if (c.stage == RUNNING && (rnd(3) == 0 || store->log.compacting))
 			do_failover();
 		else if (c.stage == RUNNING && !c.prepared && rnd(4) == 0)
 			do_stop();
@@ -1975,17 +2142,20 @@ static void new_world(u64 seed)
 		fail("no memory");
 	memset(disks, 0, sizeof(disks));
 	memset(meta, 0, sizeof(*meta));
-	meta_blocks = 2 + 2 * (1 + 2 * (nr_regions == SLOTS ? 1 : 3)) + 64 + (rnd(4) ? 0 : 30);
+	meta_blocks = 2 + 2 * (1 + REPL_NR_DISK_MAPS * (nr_regions == SLOTS ? 1 : 3)) + 64 + (rnd(4) ? 0 : 30);
 	meta_bdev.sectors = meta_blocks * 8;
 	log_start = 2;
 	memset(&acked, 0, sizeof(acked));
 	nr_maybe = 0;
 	changing = false;
 	memset(dirty, 0, sizeof(dirty));
+	memset(wrote, 0, sizeof(wrote));
+	memset(asked, 0, sizeof(asked));
 	memset(view_now, 0, sizeof(view_now));
 	memset(&weather, 0, sizeof(weather));
 	forget_later();
 	was_corrupted = false;
+	slow_compaction = false;
 	next_value = 0;
 	writes = 0;
 	for (int dev = 0; dev < 3; dev++)
@@ -2024,6 +2194,8 @@ static void world(u64 seed, u64 steps)
 	total_steps += world_step;
 }
 
+#include "sim-primary.h"
+
 /* Compaction fails, and the log fills up with errors: a failover takes place. */
 static void reserve(void)
 {
@@ -2035,7 +2207,7 @@ static void reserve(void)
 	weather.super = weather.area = 1000;
 	for (unsigned int i = 0; i < 300; i++) {
 		repl_log_set_errors(&store->log, i & 1);
-		while (fibers_step())
+		while (fibers_step(true))
 			;
 	}
 	drain();
@@ -2078,14 +2250,19 @@ int main(int argc, char **argv)
 	if (!verbose)
 		reserve();
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
-		world(seed, steps);
+		if (seed & 3)
+			world(seed, steps);
+		else
+			primary_world(seed, steps);
 	if (shim_warnings)
 		fail("warnings");
-	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
+	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu releases, %llu writes that waited, %llu rounds, %llu healed, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
 	       (unsigned long long)total_steps, (unsigned long long)(seed - first),
 	       (unsigned long long)first, (unsigned long long)nr_crashes,
 	       (unsigned long long)nr_restarts, (unsigned long long)nr_cleans,
 	       (unsigned long long)nr_checkpoints, (unsigned long long)nr_failovers,
+	       (unsigned long long)nr_released, (unsigned long long)nr_waits,
+	       (unsigned long long)nr_cleared, (unsigned long long)nr_healed,
 	       (unsigned long long)nr_ambiguous, (unsigned long long)nr_corrupted,
 	       (unsigned long long)nr_refused, now() - start);
 	return 0;

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define require(x) do { if (!(x)) abort(); } while (0)
 
 #define REGIONS	(REPL_BITMAP_BITS + 100)
-#define BLOCKS	(2 + 2 * 5 + REPL_LOG_MIN_BLOCKS)
+#define BLOCKS	(2 + 2 * (1 + 2 * REPL_NR_DISK_MAPS) + REPL_LOG_MIN_BLOCKS)
 
 static struct meta_image m;
 static struct meta_maps maps;
@@ -57,6 +57,8 @@ static void make_new(unsigned int how)
 	if (how == 3) {
 		meta_change(&m, REPL_DISK_FAILOVER, REPL_STATE_FENCED, 1);
 		meta_record(&m, 0, REGIONS, REPL_EXTENT_MERGED);
+		meta_record(&m, REPL_BITMAP_BITS - 1, 2, REPL_EXTENT_DIRTY);
+		meta_record(&m, 7, 3, REPL_EXTENT_CLEAN);
 	}
 }
 
@@ -169,6 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(image.slots[IMAGE_LIVE] == r.end.blocks);
 		require(same(&image.hidden, maps.hidden));
 		require(same(&image.active, maps.active));
+		require(same(&image.dirty, maps.dirty));
 	}
 	print(&image, data[0] >> 4 & 3);
 	image_free(&image);

@@ -17,7 +17,7 @@
 #define REGION 8u			/* sectors */
 #define BYTES (REGION * SECTOR)
 #define BLOCK 4096u
-#define LOG_START 8u			/* block: 2 superblocks, 2 areas of 1 + 2 */
+#define LOG_START 10u			/* block: 2 superblocks, 2 areas of 1 + 3 */
 
 static struct repl_set set;
 static uint8_t *view, *secondary;	/* the model */
@@ -220,6 +220,500 @@ static void failover(void)
 	ingest(at(3), BYTES, 0, "ingest goes straight through");
 	memcpy(view, secondary, SIZE);
 	exact("stopped");
+	end();
+}
+
+/*
+ * ---- What another copy lacks ----
+ */
+
+static bool lacks[SECTORS / REGION];	/* the model of the dirty map */
+
+static void dirty_from(uint64_t region, uint64_t nr)
+{
+	memset(lacks + region, 1, nr);
+}
+
+static const char *dirty_map = "dirty";
+
+/* The map by message, all of it, is the model's. */
+static void ok_dirty(const char *when)
+{
+	static char want[8192], got[8192];
+	uint64_t from = 0, end, more = 0, all = 0;
+	size_t len = 0, n = 0;
+	char text[64];
+
+	want[0] = got[0] = 0;
+	for (uint64_t region = 0; region < SECTORS / REGION; region = end) {
+		end = region + 1;
+		if (!lacks[region])
+			continue;
+		while (end < SECTORS / REGION && lacks[end])
+			end++;
+		n += snprintf(want + n, sizeof(want) - n, "%llu %llu\n",
+			      (unsigned long long)sec(region),
+			      (unsigned long long)sec(end - region));
+		all += end - region;
+	}
+	do {
+		char *last;
+
+		snprintf(text, sizeof(text), "dirty extents %s %llu", dirty_map, (unsigned long long)from);
+		errno = dm_message_text(set.view, text);
+		need(!errno, "%s", text);
+		last = strstr(dm_answer, "more ");
+		more = 0;
+		if (last) {
+			more = from = strtoull(last + 5, NULL, 10);
+			*last = 0;
+		} else if ((last = strstr(dm_answer, "end\n"))) {
+			*last = 0;
+		}
+		len += snprintf(got + len, sizeof(got) - len, "%s", dm_answer);
+	} while (more);
+	ok_str(got, want, "what is dirty %s", when);
+	if (strcmp(dirty_map, "dirty"))
+		return;
+	errno = dm_message_text(set.view, "dirty list");
+	need(!errno, "dirty list");
+	snprintf(want, sizeof(want), "dirty %u enabled %llu -\n", REGION, (unsigned long long)all);
+	ok_str(dm_answer, want, "how much is dirty %s", when);
+}
+
+struct identity {
+	char role[16], lineage[40], parent[40];
+	unsigned long long parent_checkpoint, checkpoint, dirty;
+};
+
+static void get_identity(struct identity *id)
+{
+	errno = dm_message_text(set.view, "identity");
+	need(!errno, "identity");
+	memset(id, 0, sizeof(*id));
+	need(sscanf(dm_answer, "%15s %39s %39s %llu %llu %llu", id->role, id->lineage,
+		    id->parent, &id->parent_checkpoint, &id->checkpoint, &id->dirty) == 6,
+	     "an answer of six words: %s", dm_answer);
+}
+
+static void ok_same_identity(const struct identity *was, const char *when)
+{
+	struct identity now;
+
+	get_identity(&now);
+	ok(!strcmp(now.role, was->role) && !strcmp(now.lineage, was->lineage) &&
+	   !strcmp(now.parent, was->parent) && now.parent_checkpoint == was->parent_checkpoint,
+	   "the identity %s: %s", when, dm_answer);
+}
+
+#define LINEAGE "6f1e7c1a-5a0d-4a52-9f0e-3c7d1b2a9e44"
+
+static void identity(void)
+{
+	struct identity id;
+
+	section("identity");
+	set_make(&set, "md", SECTORS, REGION, brd(0), brd(1), brd(2));
+	message("identity", 0);
+	ok_str(dm_answer, "none - - 0 0 0", "nobody's data");
+	kmsg_mark();
+	message("lineage", EINVAL);
+	message("lineage 1 2", EINVAL);
+	message("lineage 6f1e7c1a5a0d4a529f0e3c7d1b2a9e44", EINVAL);
+	message("lineage 00000000-0000-0000-0000-000000000000", EINVAL);
+	ok(kmsg_find("is not a UUID"), "in words");
+	message("identity now", EINVAL);
+	message("dirty", EINVAL);
+	message("dirty clear dirty", EINVAL);
+	message("dirty add mine", EINVAL);
+	message("dirty extents mine", ENOENT);
+	message("lineage " LINEAGE, 0);
+	again("with a lineage");
+	message("identity", 0);
+	ok_str(dm_answer, "none " LINEAGE " - 0 0 0", "a lineage by message");
+	message("start", 0);
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " LINEAGE " - 0 1 0", "a start leaves it");
+	message("lineage " LINEAGE, EBUSY);
+	message("checkpoint 8", 0);
+	message("checkpoint_prepare 9", 0);
+	message("identity", 0);
+	message("checkpoint_abort 9", 0);
+	message("failover", 0);
+	get_identity(&id);
+	ok(!strcmp(id.role, "secondary") && !strcmp(id.parent, LINEAGE) &&
+	   id.parent_checkpoint == 8 && strcmp(id.lineage, LINEAGE) && strlen(id.lineage) == 36,
+	   "a failover begins a lineage, and remembers: %s", dm_answer);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	ok_same_identity(&id, "after the merge");
+	again("after a failover");
+	ok_same_identity(&id, "made again");
+	message("start", 0);
+	again("started again");
+	ok_same_identity(&id, "of the next run");
+	message("stop", 0);
+	ok_same_identity(&id, "after stop");
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	message("lineage " LINEAGE, EIO);
+	ok_same_identity(&id, "that could not be changed");
+	leg_heal(set.metadata);
+	message("lineage " LINEAGE, 0);
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " LINEAGE " - 0 9 0", "another lineage has another past");
+	end();
+}
+
+/* From the failover on: what was not of the checkpoint, and what the view writes. */
+static void dirty(bool persistent)
+{
+	const char *metadata = set_metadata;
+
+	section("dirty regions%s", persistent ? "" : ", in memory");
+	if (!persistent)
+		set_metadata = NULL;
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(2), BYTES, 0, "an ingest write");
+	ingest(at(100) + SECTOR, 3 * BYTES, 0, "one across regions");
+	view_write(at(50), 2 * BYTES, 0, "a view write");
+	ok_dirty("while it runs");
+	message("checkpoint", 0);
+	memcpy(view, secondary, SIZE);
+	ingest(at(3), BYTES, 0, "an ingest write");
+	/* Not so long that it is taken for a stream, with copies ahead of it. */
+	ingest(at(30), 10 * BYTES, 0, "a large one");
+	ingest(at(80), 10 * BYTES, 0, "another");
+	view_write(at(110), 2 * BYTES, 0, "a view write");
+	view_write(at(84) + SECTOR, SECTOR, 0, "a small one");
+	ok_dirty("while it runs");
+	message("job speed 1", 0);
+	message("failover", 0);
+	dirty_from(3, 1);
+	dirty_from(30, 10);
+	dirty_from(80, 10);
+	dirty_from(110, 2);
+	ok_dirty("after the failover");
+	view_write(at(31) + SECTOR, SECTOR, 0, "a view write to what is dirty");
+	view_write(at(5), BYTES, 0, "one to what is not");
+	dirty_from(5, 1);
+	view_write(at(88) + SECTOR, 5 * BYTES, 0, "one to both");
+	dirty_from(88, 6);
+	view_write(at(200) + 3 * SECTOR, 2 * SECTOR, 0, "one to a part of a region");
+	dirty_from(200, 1);
+	ok_content(set.view_fd, 0, SIZE, view, "the view is exact");
+	ok_dirty("while it merges");
+	if (persistent) {
+		again("while it merges");
+		ok_dirty("made again while it merges");
+	}
+	message("job speed 0", 0);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	memcpy(secondary, view, SIZE);
+	exact("after the merge");
+	ok_dirty("after the merge");
+	view_write(at(202), 20 * BYTES, 0, "a view write");
+	dirty_from(202, 20);
+	view_write(at(255), BYTES, 0, "one to the last region");
+	dirty_from(255, 1);
+	memcpy(secondary, view, SIZE);
+	if (persistent) {
+		again("after the merge");
+		ok_dirty("made again after the merge");
+	}
+	view_write(at(3), BYTES, 0, "a view write to what is dirty");
+	view_write(at(0), BYTES, 0, "one to what is not");
+	dirty_from(0, 1);
+	memcpy(secondary, view, SIZE);
+	exact("in the end");
+	ok_dirty("in the end");
+	message("start", 0);
+	memset(lacks, 0, sizeof(lacks));
+	ok_dirty("in the next run");
+	if (persistent) {
+		again("in the next run");
+		ok_dirty("made again in the next run");
+	}
+	message("stop", 0);
+	view_write(at(9), BYTES, 0, "a view write after stop");
+	ok_dirty("after stop");
+	end();
+	set_metadata = metadata;
+}
+
+/* What cannot be recorded is not written; what is dirty already is. */
+static void dirty_fails(void)
+{
+	uint64_t writes;
+
+	section("a dirty region cannot be recorded");
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), BYTES, 0, "an ingest write");
+	message("failover", 0);
+	dirty_from(3, 1);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	memcpy(secondary, view, SIZE);
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	writes = leg_writes(set.secondary);
+	view_write(at(7), BYTES, EIO, "a view write to another region gets EIO");
+	ok_u64(leg_writes(set.secondary), writes, "nothing was sent to the secondary");
+	ok_latched(set.view, "metadata", EIO, sec(7));
+	view_write(at(3), BYTES, 0, "one to a dirty region passes");
+	memcpy(secondary, view, SIZE);
+	ok_dirty("while it fails");
+	leg_heal(set.metadata);
+	view_write(at(7), BYTES, 0, "it works when it was mended");
+	dirty_from(7, 1);
+	memcpy(secondary, view, SIZE);
+	ok_dirty("then");
+	message("clear_error", 0);
+	exact("then");
+	again("mended");
+	ok_dirty("made again");
+	end();
+
+	/* One that did not take place leaves nothing. */
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), BYTES, 0, "an ingest write");
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	message("failover", EIO);
+	ok_dirty("after a failover that could not be recorded");
+	leg_heal(set.metadata);
+	message("clear_error", 0);
+	message("checkpoint", 0);
+	memcpy(view, secondary, SIZE);
+	message("failover", 0);
+	ok_dirty("after one of a new checkpoint");
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	end();
+}
+
+/* More view writes than the log has blocks: the map is compacted, too. */
+static void dirty_compaction(void)
+{
+	struct repl_status st;
+	unsigned int bad = 0;
+
+	section("dirty regions, compacted");
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	message("failover", 0);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	for (unsigned int i = 0; i < SECTORS / REGION; i += 2) {
+		unsigned int r = (i * 37) % (SECTORS / REGION);
+
+		stamp(scratch, sec(r), REGION, ++tag);
+		bad += !!io_write(set.view_fd, at(r), BYTES, scratch);
+		memcpy(view + at(r), scratch, BYTES);
+		dirty_from(r, 1);
+	}
+	memcpy(secondary, view, SIZE);
+	ok_u64(bad, 0, "all writes pass");
+	repl_status(set.view, &st);
+	ok(st.log_used <= st.log_blocks / 2 + 16, "the log was compacted: %llu of %llu blocks",
+	   (unsigned long long)st.log_used, (unsigned long long)st.log_blocks);
+	ok_dirty("compacted");
+	again("compacted");
+	ok_dirty("made again");
+	exact("made again");
+	end();
+}
+
+/* Other devices in stage done: the new chain goes on with it. */
+static void dirty_reload(void)
+{
+	struct identity id;
+	char other[24] = "md-more";
+	int fd;
+
+	section("dirty regions, a reload");
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), 9 * BYTES, 0, "an ingest write");
+	message("failover", 0);
+	dirty_from(3, 9);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	view_write(at(40), BYTES, 0, "a view write");
+	dirty_from(40, 1);
+	get_identity(&id);
+	errno = dm_reload_one(set.view, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(set.secondary), dm_path(set.active), dm_path(set.hidden),
+			      dm_path(set.metadata), REGION);
+	need(!errno, "hidden and active change places");
+	ok_dirty("with the same metadata");
+	ok_same_identity(&id, "with the same metadata");
+	leg_make(other, brd(4), 2048);
+	fd = dev_open(brd(4));
+	need(!io_fill(fd, 0, 2 * BLOCK, 0), "blank");
+	close(fd);
+	errno = dm_reload_one(set.view, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(set.secondary), dm_path(set.active), dm_path(set.hidden),
+			      dm_path(other), REGION);
+	need(!errno, "another metadata device");
+	ok_dirty("with blank metadata");
+	ok_same_identity(&id, "with blank metadata");
+	view_write(at(41), BYTES, 0, "a view write");
+	dirty_from(41, 1);
+	set_take_down(&set);
+	errno = dm_make(set.view, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			dm_path(set.secondary), dm_path(set.active), dm_path(set.hidden),
+			dm_path(other), REGION);
+	need(!errno, "and is made again");
+	ok_dirty("made again");
+	ok_same_identity(&id, "made again");
+	dm_remove(set.view);
+	dm_remove(other);
+	ok_errno(set_bring_up(&set), 0, "as it was before");
+	end();
+}
+
+/*
+ * ---- The same metadata, of a primary ----
+ */
+
+static void ok_dirty_as(const char *map, const char *when)
+{
+	char text[80];
+
+	dirty_map = map;
+	snprintf(text, sizeof(text), "in %s, %s", map, when);
+	ok_dirty(text);
+	dirty_map = "dirty";
+}
+
+static void ok_both(const char *when)
+{
+	ok_dirty_as("peer", when);
+	ok_dirty_as("checkpoint", when);
+}
+
+static int as_primary(bool reload)
+{
+	return (reload ? dm_reload_one : dm_make)(set.view, SECTORS, "repl-primary",
+		"%s - %s %u 1 sync", dm_path(set.secondary), dm_path(set.metadata), REGION);
+}
+
+static void primary(void)
+{
+	struct identity id, now;
+	int err;
+
+	section("a primary");
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), 2 * BYTES, 0, "an ingest write");
+	kmsg_mark();
+	err = dm_make("md-other", SECTORS, "repl-primary", "%s - %s %u 1 sync", brd(4),
+		      dm_path(set.metadata), REGION);
+	ok_errno(err, EBUSY, "metadata of a live secondary");
+	ok(kmsg_find("Metadata device belongs to another device of dm-repl"), "in words");
+	set_take_down(&set);
+	kmsg_mark();
+	ok_errno(as_primary(false), EBUSY, "metadata of a secondary that is not there now");
+	ok(kmsg_find("Metadata belongs to a secondary that is in use"), "in words");
+	need(!set_bring_up(&set), "it is as it was");
+	message("failover", 0);
+	dirty_from(3, 2);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	view_write(at(20), BYTES, 0, "a view write");
+	dirty_from(20, 1);
+	get_identity(&id);
+
+	ok_errno(as_primary(true), 0, "the view becomes a primary while it is open");
+	ok_both("from the secondary");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !strcmp(now.lineage, id.lineage) &&
+	   !strcmp(now.parent, id.parent) && now.parent_checkpoint == id.parent_checkpoint,
+	   "its identity is the secondary's: %s", dm_answer);
+	view_write(at(40) + SECTOR, BYTES, 0, "a write");
+	dirty_from(40, 2);
+	view_write(at(41), BYTES, 0, "one to what is dirty");
+	ok_both("after writes");
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+	ok_both("made again");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !strcmp(now.lineage, id.lineage), "with its identity");
+
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	view_write(at(60), BYTES, 0, "a write whose region cannot be recorded");
+	dirty_from(60, 1);
+	ok(strstr(dm_status(set.view), " metadata 5 ") != NULL, "is not silent: %s",
+	   dm_status(set.view));
+	view_write(at(62), BYTES, 0, "another one");
+	dirty_from(62, 1);
+	leg_heal(set.metadata);
+	ok_both("in memory");
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+	ok_both("an orderly end has recorded it");
+	message("dirty clear peer", 0);
+	message("dirty clear checkpoint", 0);
+	memset(lacks, 0, sizeof(lacks));
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	get_identity(&now);
+	ok_u64(now.dirty, 0, "a suspend leaves the exact map");
+	memcpy(secondary, view, SIZE);
+	ok_content(set.view_fd, 0, SIZE, view, "the device is exact");
+
+	/* With a peer, in mode async: what it has committed is recorded. */
+	errno = dm_reload_one(set.view, SECTORS, "repl-primary", "%s %s %s %u",
+			      dm_path(set.secondary), brd(4), dm_path(set.metadata), REGION);
+	need(!errno, "a peer");
+	view_write(at(70), BYTES, 0, "a write");
+	dirty_from(70, 1);
+	message("cut 5", 0);
+	message("drain 5", 0);
+	ok_dirty_as("checkpoint", "before the release");
+	message("release 5", 0);
+	memset(lacks, 0, sizeof(lacks));
+	ok_dirty_as("checkpoint", "after the release");
+	get_identity(&now);
+	ok(now.checkpoint == 5 && now.dirty == 1, "its checkpoint is recorded, more stays dirty: %s",
+	   dm_answer);
+	view_write(at(71), BYTES, 0, "a write");
+	dirty_from(71, 1);
+	message("cut 6", 0);
+	message("abort 6", 0);
+	ok_dirty_as("checkpoint", "after an abort");
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	view_write(at(80), BYTES, 0, "a write that cannot be recorded");
+	message("cut 7", EIO);
+	leg_heal(set.metadata);
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	message("cut 7", 0);
+	message("drain 7", 0);
+	message("release 7", 0);
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	get_identity(&now);
+	ok(now.checkpoint == 7 && !now.dirty, "the peer has all: %s", dm_answer);
+	memcpy(secondary, view, SIZE);
+
+	errno = dm_reload_one(set.view, SECTORS, "repl-secondary", "%s %s %s %s %u",
+			      dm_path(set.secondary), dm_path(set.hidden), dm_path(set.active),
+			      dm_path(set.metadata), REGION);
+	need(!errno, "a secondary again");
+	get_identity(&now);
+	ok(!strcmp(now.role, "primary") && !now.dirty, "that was a primary: %s", dm_answer);
+	message("start", 0);
+	get_identity(&now);
+	ok(!strcmp(now.role, "secondary"), "and is none any more: %s", dm_answer);
 	end();
 }
 
@@ -534,6 +1028,13 @@ int main(void)
 	prepared();
 	failover();
 	compaction();
+	identity();
+	dirty(true);
+	dirty(false);
+	dirty_fails();
+	dirty_compaction();
+	dirty_reload();
+	primary();
 	errors_stay();
 	first_write(LEG_WRITES);
 	first_write(LEG_ALL);

@@ -57,17 +57,21 @@ static uint64_t make(void)
 {
 	uint64_t first, link, i;
 
-	meta_format(&m, META_REGIONS_MAX, 8 + REPL_LOG_MIN_BLOCKS);
+	meta_format(&m, META_REGIONS_MAX, 10 + REPL_LOG_MIN_BLOCKS);
 	meta_change(&m, REPL_DISK_RUNNING, 0, 1);
 	meta_record(&m, 3, 40, REPL_EXTENT_HIDDEN);
 	meta_record(&m, 30, 9, REPL_EXTENT_ACTIVE);
+	memset(m.state.identity.lineage, 0x5a, REPL_UUID_SIZE);
+	memset(m.state.identity.parent, 0xa5, REPL_UUID_SIZE);
+	m.state.identity.parent_checkpoint = 1;
+	meta_change(&m, REPL_DISK_FAILOVER, REPL_STATE_FENCED, 1);
 	meta_compact(&m);
 	meta_super(&m);
 	meta_record(&m, 100, 3, REPL_EXTENT_HIDDEN);
 	meta_compact(&m);
 	meta_super(&m);
 	keep();
-	meta_record(&m, 50, 3, REPL_EXTENT_HIDDEN);
+	meta_record(&m, 50, 3, REPL_EXTENT_DIRTY);
 	keep();
 	/* A batch that was torn: two of its blocks stay behind the last one's. */
 	first = m.next;
@@ -78,7 +82,8 @@ static uint64_t make(void)
 	m.link = link;
 	for (i = 0; i < 3; i++) {
 		meta_append(&m, first, 0);
-		meta_extent(&m, 200 + i, 1, REPL_EXTENT_HIDDEN);
+		meta_extent(&m, i < 2 ? 200 + i : 101, 1,
+			    i < 2 ? REPL_EXTENT_DIRTY : REPL_EXTENT_MERGED);
 		keep();
 	}
 	return first;
@@ -97,7 +102,8 @@ static bool as_it_should(uint64_t block, uint64_t first)
 		return false;
 	return meta_same_state(&r.end.state, &m.state) &&
 	       !memcmp(maps.hidden, after[r.end.next].hidden, m.meta.layout.nr_regions) &&
-	       !memcmp(maps.active, after[r.end.next].active, m.meta.layout.nr_regions);
+	       !memcmp(maps.active, after[r.end.next].active, m.meta.layout.nr_regions) &&
+	       !memcmp(maps.dirty, after[r.end.next].dirty, m.meta.layout.nr_regions);
 }
 
 int main(void)

@@ -19,8 +19,17 @@
 #endif
 
 struct meta_maps {
-	uint8_t hidden[META_REGIONS_MAX], active[META_REGIONS_MAX];
+	uint8_t hidden[META_REGIONS_MAX], active[META_REGIONS_MAX], dirty[META_REGIONS_MAX];
 };
+
+/* What a failover does. */
+static inline void meta_maps_add(struct meta_maps *maps)
+{
+	uint64_t i;
+
+	for (i = 0; i < META_REGIONS_MAX; i++)
+		maps->dirty[i] |= maps->hidden[i] | maps->active[i];
+}
 
 struct meta_image {
 	struct image_source source;	/* first: see meta_source_read() */
@@ -117,10 +126,14 @@ static inline struct repl_disk_log *meta_append(struct meta_image *m, uint64_t f
 	log->flags = htole16(flags);
 	repl_state_encode(&m->state, &log->state);
 	meta_seal(m, m->next);
+	if (flags & REPL_LOG_DIRTY_ADD)
+		meta_maps_add(&m->maps);
 	if (flags & REPL_LOG_EMPTY_HIDDEN)
 		memset(m->maps.hidden, 0, sizeof(m->maps.hidden));
 	if (flags & REPL_LOG_EMPTY_ACTIVE)
 		memset(m->maps.active, 0, sizeof(m->maps.active));
+	if (flags & REPL_LOG_EMPTY_DIRTY)
+		memset(m->maps.dirty, 0, sizeof(m->maps.dirty));
 	m->next++;
 	m->link = link;
 	return log;
@@ -138,10 +151,12 @@ static inline void meta_extent(struct meta_image *m, uint64_t begin, uint64_t nr
 	meta_seal(m, m->next - 1);
 	if (begin + nr > m->meta.layout.nr_regions)
 		return;
-	if (op != REPL_EXTENT_ACTIVE)
+	if (op == REPL_EXTENT_HIDDEN || op == REPL_EXTENT_MERGED)
 		memset(m->maps.hidden + begin, op == REPL_EXTENT_HIDDEN, nr);
-	if (op != REPL_EXTENT_HIDDEN)
+	if (op == REPL_EXTENT_ACTIVE || op == REPL_EXTENT_MERGED)
 		memset(m->maps.active + begin, op == REPL_EXTENT_ACTIVE, nr);
+	if (op == REPL_EXTENT_DIRTY || op == REPL_EXTENT_CLEAN)
+		memset(m->maps.dirty + begin, op == REPL_EXTENT_DIRTY, nr);
 }
 
 /* A batch of one block with one extent. */
@@ -152,22 +167,29 @@ static inline void meta_record(struct meta_image *m, uint64_t begin, uint64_t nr
 	meta_extent(m, begin, nr, op);
 }
 
-/* A batch that is a change, with a new checkpoint if @id is one. */
+/* A batch that is a change, with a new checkpoint if @id is one. A failover adds to dirty. */
 static inline void meta_change(struct meta_image *m, enum repl_disk_stage stage,
 			       unsigned int flags, uint64_t id)
 {
+	bool fails_over = stage == REPL_DISK_FAILOVER && m->state.stage != stage;
 	bool empties = id != m->state.checkpoint;
 
 	m->state = (struct repl_meta_state) {
 		.stage = stage, .flags = flags, .checkpoint = id,
+		.identity = m->state.identity,
 	};
-	meta_append(m, m->next, empties ? REPL_LOG_FLAGS : 0);
+	m->state.identity.role = REPL_ROLE_SECONDARY;
+	meta_append(m, m->next, (empties ? REPL_LOG_EMPTY_ALL : 0) |
+				(fails_over ? REPL_LOG_DIRTY_ADD : 0));
 }
 
 static inline bool meta_bits(struct meta_image *m, uint64_t nr, struct repl_disk_bits *bits)
 {
 	uint64_t map = m->meta.layout.map_blocks, base = nr % map * REPL_BITMAP_BITS, i;
-	const uint8_t *from = nr >= map ? m->maps.active : m->maps.hidden;
+	const uint8_t *const of[] = {
+		[REPL_DISK_DIRTY] = m->maps.dirty, [REPL_DISK_HIDDEN] = m->maps.hidden,
+		[REPL_DISK_ACTIVE] = m->maps.active,
+	}, *from = of[nr / map];
 	bool any = false;
 
 	for (i = 0; i < REPL_BITMAP_BITS && base + i < m->meta.layout.nr_regions; i++) {
@@ -196,7 +218,7 @@ static inline void meta_compact(struct meta_image *m)
 	assert(layout->summary_blocks == 1);
 	memset(&summary, 0, sizeof(summary));
 	summary.generation = htole64(m->meta.area_generation);
-	for (nr = 0; nr < 2 * layout->map_blocks; nr++) {
+	for (nr = 0; nr < REPL_NR_DISK_MAPS * layout->map_blocks; nr++) {
 		memset(&bits, 0, sizeof(bits));
 		if (!meta_bits(m, nr, &bits))
 			continue;
@@ -251,6 +273,11 @@ static inline int meta_reader_apply(struct repl_reader *reader, enum repl_apply 
 	if (what == REPL_APPLY_ACTIVE || what == REPL_APPLY_MERGED ||
 	    what == REPL_APPLY_EMPTY_ACTIVE)
 		memset(r->maps->active + begin, what == REPL_APPLY_ACTIVE, end - begin);
+	if (what == REPL_APPLY_DIRTY || what == REPL_APPLY_CLEAN ||
+	    what == REPL_APPLY_EMPTY_DIRTY)
+		memset(r->maps->dirty + begin, what == REPL_APPLY_DIRTY, end - begin);
+	if (what == REPL_APPLY_DIRTY_ADD)
+		meta_maps_add(r->maps);
 	return 0;
 }
 
@@ -274,7 +301,11 @@ static inline bool meta_same_state(const struct repl_meta_state *a,
 				   const struct repl_meta_state *b)
 {
 	return a->checkpoint == b->checkpoint && a->prepared == b->prepared &&
-	       a->stage == b->stage && a->flags == b->flags && a->errors == b->errors;
+	       a->stage == b->stage && a->flags == b->flags && a->errors == b->errors &&
+	       a->identity.role == b->identity.role &&
+	       !memcmp(a->identity.lineage, b->identity.lineage, REPL_UUID_SIZE) &&
+	       !memcmp(a->identity.parent, b->identity.parent, REPL_UUID_SIZE) &&
+	       a->identity.parent_checkpoint == b->identity.parent_checkpoint;
 }
 
 #endif

@@ -20,7 +20,7 @@
 #include "metadata.h"
 
 #define REGIONS 1000
-#define BLOCKS	(8 + REPL_LOG_MIN_BLOCKS)	/* 2, 2 areas of 3, the log */
+#define BLOCKS	(10 + REPL_LOG_MIN_BLOCKS)	/* 2, 2 areas of 4, the log */
 
 static struct meta_image m;
 static struct meta_maps maps;
@@ -45,7 +45,7 @@ static int teardown(void **state)
 /* What replctl sees must be what the module does. */
 static void look(struct image *image)
 {
-	uint64_t hidden = 0, active = 0, i;
+	uint64_t hidden = 0, active = 0, dirty = 0, i;
 	struct repl_error error;
 
 	assert_int_equal(image_read(image, &m.source, &error), 0);
@@ -63,9 +63,11 @@ static void look(struct image *image)
 	for (i = 0; i < r.meta.layout.nr_regions; i++) {
 		hidden += maps.hidden[i];
 		active += maps.active[i];
+		dirty += maps.dirty[i];
 	}
 	assert_int_equal(image->hidden.count, hidden);
 	assert_int_equal(image->active.count, active);
+	assert_int_equal(image->dirty.count, dirty);
 }
 
 /* All levels of what check says, as it says it: "warning: ...\n" */
@@ -147,7 +149,7 @@ static void fill(void)
 static void layout_is(uint64_t sectors, uint32_t region, uint64_t regions, uint64_t map,
 		      uint64_t summary)
 {
-	uint64_t area = summary + 2 * map, least = 2 + 2 * area + REPL_LOG_MIN_BLOCKS;
+	uint64_t area = summary + 3 * map, least = 2 + 2 * area + REPL_LOG_MIN_BLOCKS;
 	struct repl_layout l;
 
 	assert_int_equal(repl_layout_init(&l, sectors, region, least - 1), -ENOSPC);
@@ -178,11 +180,11 @@ static void layouts(void **state)
 	layout_is(8ULL * REPL_BITMAP_BITS + 1, 8, REPL_BITMAP_BITS + 1, 2, 1);
 	layout_is(tib, 8, 1ULL << 28, 8323, 1);
 	layout_is(tib, 128, 1ULL << 24, 521, 1);
-	layout_is(16 * tib, 8, 1ULL << 32, 133153, 9);
+	layout_is(16 * tib, 8, 1ULL << 32, 133153, 13);
 	layout_is(16 * tib, 128, 1ULL << 28, 8323, 1);
-	layout_is(64 * tib, 8, 1ULL << 34, 532611, 34);
-	layout_is(64 * tib, 128, 1ULL << 30, 33289, 3);
-	layout_is(8 * REPL_MAX_REGIONS, 8, REPL_MAX_REGIONS, 34087043, 2114);
+	layout_is(64 * tib, 8, 1ULL << 34, 532611, 50);
+	layout_is(64 * tib, 128, 1ULL << 30, 33289, 4);
+	layout_is(8 * REPL_MAX_REGIONS, 8, REPL_MAX_REGIONS, 34087043, 3171);
 
 	assert_int_equal(repl_layout_init(&l, 8 * REPL_MAX_REGIONS + 1, 8, UINT64_MAX), -E2BIG);
 	assert_int_equal(repl_layout_init(&l, UINT64_MAX, 8, UINT64_MAX), -E2BIG);
@@ -209,6 +211,10 @@ static void super_round_trip(void **state)
 	in.state = (struct repl_meta_state) {
 		.checkpoint = 5, .prepared = 6, .stage = REPL_DISK_RUNNING,
 		.flags = REPL_STATE_PREPARED, .errors = 0x201,
+		.identity = {
+			.role = REPL_ROLE_SECONDARY, .lineage = "a lineage of 16",
+			.parent = "and its parent.", .parent_checkpoint = 1ULL << 63,
+		},
 	};
 	repl_super_encode(&in, block);
 	assert_int_equal(repl_super_decode(block, 1, &out, &why), 0);
@@ -227,29 +233,39 @@ static void states(void **state)
 {
 	struct repl_disk_state disk;
 	struct repl_meta_state s;
-	unsigned int stage, flags, prepared, count = 0;
+	unsigned int stage, flags, role, prepared, count = 0, all;
 
-	for (stage = 0; stage < 256; stage++)
-		for (flags = 0; flags < 256; flags++)
-			for (prepared = 4; prepared < 7; prepared++) {
-				bool may = stage < REPL_NR_DISK_STAGES && flags < 4;
+	for (all = 0; all < 256 * 256 * 16; all++)
+		for (prepared = 4; prepared < 7; prepared++) {
+			bool may;
 
-				memset(&disk, 0, sizeof(disk));
-				disk.stage = stage;
-				disk.flags = flags;
-				disk.checkpoint = htole64(5);
-				disk.prepared = htole64(prepared);
-				if (flags & REPL_STATE_PREPARED)
-					may &= stage == REPL_DISK_RUNNING && prepared == 6;
-				if (flags & REPL_STATE_FENCED)
-					may &= stage != REPL_DISK_RUNNING;
-				else
-					may &= stage != REPL_DISK_FAILOVER;
-				assert_int_equal(repl_state_decode(&disk, &s), may);
-				count += may;
-			}
-	/* none, done: with and without fence; running: and prepared; failover */
-	assert_int_equal(count, 3 * (2 + 1 + 1 + 2) + 1);
+			stage = all & 255;
+			flags = all >> 8 & 255;
+			role = (all >> 16) * 17;
+			role = role < 4 * 17 ? role / 17 : role;
+			may = stage < REPL_NR_DISK_STAGES && flags < 4 && role < REPL_NR_ROLES;
+			memset(&disk, 0, sizeof(disk));
+			disk.stage = stage;
+			disk.flags = flags;
+			disk.role = role;
+			disk.checkpoint = htole64(5);
+			disk.prepared = htole64(prepared);
+			if (stage == REPL_DISK_RUNNING || stage == REPL_DISK_FAILOVER)
+				may &= role == REPL_ROLE_SECONDARY;
+			if (flags & REPL_STATE_PREPARED)
+				may &= stage == REPL_DISK_RUNNING && prepared == 6;
+			if (flags & REPL_STATE_FENCED)
+				may &= stage != REPL_DISK_RUNNING;
+			else
+				may &= stage != REPL_DISK_FAILOVER;
+			assert_int_equal(repl_state_decode(&disk, &s), may);
+			count += may;
+		}
+	/*
+	 * none, done: with and without fence, in each role; running: and prepared;
+	 * failover
+	 */
+	assert_int_equal(count, 3 * (3 * (2 + 2) + 1 + 1) + 1);
 }
 
 static void newest_counts(void **state)
@@ -374,6 +390,20 @@ static void links(void **state)
 	meta_record(&m, 1, REGIONS - 2, REPL_EXTENT_MERGED);
 	meta_change(&m, REPL_DISK_FAILOVER, REPL_STATE_FENCED, 2);
 	good();
+	assert_int_equal(maps.dirty[0] + maps.dirty[500] + maps.dirty[REGIONS - 1], 2);
+	meta_record(&m, 500, 20, REPL_EXTENT_DIRTY);
+	meta_record(&m, 510, 3, REPL_EXTENT_CLEAN);
+	good();
+	assert_int_equal(maps.dirty[509], 1);
+	assert_int_equal(maps.dirty[512], 0);
+	/* The end of a merge leaves what is dirty; the next life does not. */
+	m.state.stage = REPL_DISK_DONE;
+	meta_append(&m, m.next, REPL_LOG_EMPTY_EPOCH);
+	good();
+	assert_int_equal(maps.dirty[509], 1);
+	meta_change(&m, REPL_DISK_RUNNING, 0, 3);
+	good();
+	assert_int_equal(maps.dirty[509], 0);
 	/* Another link before it, and it is not the next block. */
 	meta_log(&m, 3)->prev ^= 1;
 	meta_seal(&m, 3);
@@ -486,7 +516,7 @@ static void ring(void **state)
 		if (i % 50 == 40)
 			meta_change(&m, REPL_DISK_RUNNING, 0, m.state.checkpoint + 1);
 		else
-			meta_record(&m, i * 37 % 980, 1 + i % 20, i % 3);
+			meta_record(&m, i * 37 % 980, 1 + i % 20, i % REPL_NR_EXTENT_OPS);
 		good();
 	}
 }
@@ -587,17 +617,17 @@ static void insane_blocks(void **state)
 	log->extents[0] = repl_extent_encode(REPL_MAX_REGIONS - 1, REPL_EXTENT_MAX, 1);
 	cannot_be("there is no such thing");
 	log->extents[0] = htole64(UINT64_MAX);
-	cannot_be("operation 3");
-	log->extents[0] = repl_extent_encode(1, 1, 3);
-	cannot_be("operation 3");
+	cannot_be("operation 7");
+	log->extents[0] = repl_extent_encode(1, 1, 5);
+	cannot_be("operation 5");
 	*log = was;
-	log->nr = htole16(501);
-	cannot_be("has 501 extents, more than fit");
+	log->nr = htole16(496);
+	cannot_be("has 496 extents, more than fit");
 	log->nr = htole16(65535);
 	cannot_be("has 65535 extents");
 	*log = was;
-	log->flags = htole16(4);
-	cannot_be("unknown flags 0x4");
+	log->flags = htole16(16);
+	cannot_be("unknown flags 0x10");
 	*log = was;
 	log->state.checkpoint = 0;
 	cannot_be("goes back to checkpoint 0 from 1");
@@ -607,7 +637,11 @@ static void insane_blocks(void **state)
 	cannot_be("begins checkpoint 2 without emptying the maps");
 	*log = was;
 	log->state.stage = REPL_DISK_FAILOVER;
-	cannot_be("has a state that cannot be: stage 2, flags 0");
+	cannot_be("has a state that cannot be: role 1, stage 2, flags 0");
+	log->state.flags = REPL_STATE_FENCED;
+	log->state.role = REPL_ROLE_PRIMARY;
+	cannot_be("has a state that cannot be: role 2, stage 2, flags 0x1");
+	log->state.role = REPL_ROLE_SECONDARY;
 	log->state.stage = REPL_DISK_RUNNING;
 	log->state.flags = REPL_STATE_FENCED;
 	cannot_be("has a state that cannot be");
@@ -632,7 +666,7 @@ static void insane_blocks(void **state)
 static void bitmaps(void **state)
 {
 	meta_free(&m);
-	meta_format(&m, 2 * REPL_BITMAP_BITS + 5, 2 + 2 * 7 + REPL_LOG_MIN_BLOCKS);
+	meta_format(&m, 2 * REPL_BITMAP_BITS + 5, 2 + 2 * 10 + REPL_LOG_MIN_BLOCKS);
 	meta_change(&m, REPL_DISK_RUNNING, 0, 1);
 	meta_record(&m, 0, 1, REPL_EXTENT_HIDDEN);
 	meta_record(&m, 7, 9, REPL_EXTENT_HIDDEN);
@@ -643,7 +677,7 @@ static void bitmaps(void **state)
 	good();
 	assert_int_equal(r.end.blocks, 0);
 	/* Blocks without a bit are not read: hidden's second and third. */
-	memset(meta_block(&m, 2 + 1 + 1), 0xff, REPL_BLOCK_SIZE);
+	memset(meta_block(&m, 2 + 1 + 3 + 1), 0xff, REPL_BLOCK_SIZE);
 	good();
 	/* The other area, and all regions. */
 	meta_record(&m, 0, 2 * REPL_BITMAP_BITS + 5, REPL_EXTENT_HIDDEN);
@@ -653,6 +687,13 @@ static void bitmaps(void **state)
 	good();
 	meta_record(&m, 3, 60000, REPL_EXTENT_MERGED);
 	good();
+	/* All three of them. */
+	meta_record(&m, REPL_BITMAP_BITS - 1, 70, REPL_EXTENT_DIRTY);
+	meta_compact(&m);
+	meta_super(&m);
+	good();
+	assert_int_equal(maps.dirty[REPL_BITMAP_BITS + 68], 1);
+	assert_int_equal(maps.dirty[REPL_BITMAP_BITS + 69], 0);
 }
 
 static void bitmaps_refused(void **state)
@@ -664,44 +705,44 @@ static void bitmaps_refused(void **state)
 	meta_super(&m);
 	good();
 	summary = meta_block(&m, 2);
-	bits = meta_block(&m, 3);
+	bits = meta_block(&m, 4);	/* 3 would be dirty's */
 	was = *bits;
 
 	flip(summary, 100);
 	refused("Metadata bitmaps are damaged", "block 2, summary block 0 of area 0, is damaged");
 	flip(summary, 100);
 	flip(bits, 100);
-	refused("Metadata bitmaps are damaged", "block 3, bitmap block 1 of area 0, is damaged");
+	refused("Metadata bitmaps are damaged", "block 4, bitmap block 2 of area 0, is damaged");
 	*bits = was;
 	bits->generation = htole64(2);
-	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 3);
+	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 4);
 	refused("Metadata bitmaps are damaged", "is of another generation");
 	*bits = was;
-	bits->index = htole64(2);
-	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 3);
+	bits->index = htole64(1);
+	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 4);
 	refused("Metadata bitmaps are damaged", "is another one's");
 	*bits = was;
 	bits->bits[REGIONS >> 3] |= 1 << (REGIONS & 7);
-	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 3);
+	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 4);
 	refused("Metadata bitmaps are damaged", "has region 1000 of only 1000");
 	*bits = was;
 	bits->bits[REPL_BITMAP_BYTES - 1] |= 0x80;
-	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 3);
+	repl_block_seal(bits, REPL_MAGIC_BITMAP, m.meta.uuid, 4);
 	refused("Metadata bitmaps are damaged", "has region 32255 of only 1000");
-	repl_block_seal(&was, REPL_MAGIC_SUMMARY, m.meta.uuid, 3);
+	repl_block_seal(&was, REPL_MAGIC_SUMMARY, m.meta.uuid, 4);
 	*bits = was;
 	refused("Metadata bitmaps are damaged", "is damaged");
-	repl_block_seal(&was, REPL_MAGIC_BITMAP, m.meta.uuid, 3);
+	repl_block_seal(&was, REPL_MAGIC_BITMAP, m.meta.uuid, 4);
 	*bits = was;
 	good();
 	/* Both, and a block of the log: check names all. */
 	meta_record(&m, 1, 1, REPL_EXTENT_HIDDEN);
 	meta_record(&m, 1, 1, REPL_EXTENT_HIDDEN);
 	flip(bits, 200);
-	flip(meta_block(&m, 4), 200);
+	flip(meta_block(&m, 5), 200);
 	flip(meta_log(&m, m.next - 2), 200);
-	refused("Metadata bitmaps are damaged", "block 3, bitmap");
-	says("block 4, bitmap");
+	refused("Metadata bitmaps are damaged", "block 4, bitmap");
+	says("block 5, bitmap");
 	says("where log block 5 would be, is damaged");
 }
 
@@ -945,6 +986,9 @@ static void dumped(void **state)
 	struct json_object *o, *value, *block;
 
 	fill();
+	memcpy(m.state.identity.lineage, "Lineage", 7);
+	memcpy(m.state.identity.parent, "Parent", 6);
+	m.state.identity.parent_checkpoint = 1;
 	meta_change(&m, REPL_DISK_FAILOVER, REPL_STATE_FENCED, 1);
 	meta_compact(&m);
 	meta_super(&m);
@@ -953,14 +997,24 @@ static void dumped(void **state)
 	assert_int_equal(verb("check", &none), 0);
 	assert_int_equal(verb("dump", &none), 0);
 	assert_non_null(strstr(printed, "live: 6, written with 6, link "));
-	assert_non_null(strstr(printed, "failover, checkpoint 1, fenced\n    merged 15-17\n"));
+	assert_non_null(strstr(printed, "failover, checkpoint 1, fenced, role secondary\n    merged 15-17\n"));
 	assert_non_null(strstr(printed, "hidden       18 regions\n  10-14, 18-29, 999-999\n"));
+	assert_non_null(strstr(printed, "dirty        106 regions\n  10-114, 999-999\n"));
+	assert_non_null(strstr(printed, "adds hidden and active to dirty"));
+	assert_non_null(strstr(printed,
+			       "lineage      4c696e65-6167-6500-0000-000000000000\n"
+			       "  left       50617265-6e74-0000-0000-000000000000, checkpoint 1\n"));
 	assert_non_null(strstr(printed, "old: 1, written with 1"));
 	assert_int_equal(verb("dump", &json), 0);
 	o = parsed();
 	assert_int_equal(number(o, "hidden_regions"), 18);
 	assert_int_equal(number(o, "active_regions"), 97);
-	assert_int_equal(number(o, "bitmap_blocks"), 2);
+	assert_int_equal(number(o, "dirty_regions"), 106);
+	assert_int_equal(number(o, "bitmap_blocks"), 3);
+	json_object_object_get_ex(o, "state", &value);
+	assert_int_equal(number(value, "parent_checkpoint"), 1);
+	json_object_object_get_ex(value, "role", &block);
+	assert_string_equal(json_object_get_string(block), "secondary");
 	assert_true(json_object_object_get_ex(o, "log", &value));
 	assert_int_equal(json_object_array_length(value), 6);
 	block = json_object_array_get_idx(value, 5);
@@ -986,7 +1040,7 @@ static void create_refused(void **state)
 
 	o.size = "16TiB";
 	fails("create", &o, REPL_EXIT_REFUSED,
-	      "it has 10485760 bytes, and must have at least 136642560 (130.3 MiB)");
+	      "it has 10485760 bytes, and must have at least 204824576 (195.3 MiB)");
 	o.size = NULL;
 	fails("create", &o, REPL_EXIT_USAGE, "how long is the disk?");
 	o.like = path;
@@ -1074,14 +1128,14 @@ static void sizes(void **state)
 	struct json_object *all;
 
 	assert_int_equal(verb("size", &none), 0);
-	assert_non_null(strstr(printed, "\n16 TiB     64 KiB           203489280  194.1 MiB"));
+	assert_non_null(strstr(printed, "\n16 TiB     64 KiB           271671296  259.1 MiB"));
 	assert_int_equal(verb("size", &json), 0);
 	json_object_put(parsed());
 	assert_int_equal(verb("size", &o), 0);
 	all = parsed();
-	assert_int_equal(number(all, "metadata_bytes"), 203489280);
-	assert_int_equal(number(all, "metadata_min_bytes"), 136642560);
-	assert_int_equal(number(all, "memory_bytes"), 256 << 20);
+	assert_int_equal(number(all, "metadata_bytes"), 271671296);
+	assert_int_equal(number(all, "metadata_min_bytes"), 204824576);
+	assert_int_equal(number(all, "memory_bytes"), 288 << 20);
 	json_object_put(all);
 }
 

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A primary with metadata: track.c and dirty.c, as they are, over the simulated
+ * local disk and metadata device of sim.c, with crashes.
+ *
+ * On top are the rules of the primary, in short: what is set before a write is
+ * sent, cut, release, abort, missed writes and their push. The model is content:
+ * where the track says that the peer lacks nothing, local must be what the
+ * peer's last checkpoint is, after each crash.
+ */
+static struct repl_track *track;
+static struct {
+	bool lacks[SLOTS];		/* map checkpoint */
+	bool frozen[SLOTS];
+	bool missed[SLOTS];		/* map peer */
+	bool is_cut;
+	u64 cut, checkpoint;
+} p;
+static u32 peer_has[NSEC];		/* its last checkpoint */
+static u32 at_cut[NSEC];
+static u64 released, last_id;		/* durable; of all cuts */
+static u8 lineage[REPL_UUID_SIZE];
+static bool exact_map[SLOTS], exact_known; /* that a suspend has left */
+static bool distrusted;			/* metadata failed: nothing is known */
+static u64 nr_released, nr_healed, nr_waits, nr_distrusted, nr_cleared;
+
+struct pwrite {
+	bool used, waits, sent;
+	unsigned int slot;
+	u32 v[SPR];
+	struct repl_track_io io;
+};
+
+static struct pwrite pwrites[8];
+
+static int primary_flush(void *context)
+{
+	(void)context;
+	return disk_flush(SEC);
+}
+
+static bool primary_lacks(void *context, u64 region)
+{
+	unsigned int slot = region - first_region;
+	bool now, frozen;
+
+	(void)context;
+	if (region < first_region || slot >= SLOTS)
+		fail("region %llu is dirty", (unsigned long long)region);
+	now = p.lacks[slot] || p.missed[slot];
+	sim_yield();
+	frozen = p.is_cut && p.frozen[slot];
+	return now || frozen;
+}
+
+static void primary_merge(void *context, struct repl_bits *to)
+{
+	(void)context;
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		if (p.lacks[slot] || p.missed[slot] || (p.is_cut && p.frozen[slot]))
+			repl_bits_set(to, first_region + slot, first_region + slot + 1);
+}
+
+static void primary_failed(void *context, int error)
+{
+	(void)context;
+	(void)error;
+	trace("metadata failed");
+}
+
+static const struct repl_track_ops track_ops = {
+	.flush = primary_flush, .lacks = primary_lacks, .merge = primary_merge,
+	.failed = primary_failed,
+};
+
+static bool is_dirty(unsigned int slot)
+{
+	return repl_bits_test(&track->dirty, first_region + slot);
+}
+
+/* Where the peer lacks nothing, both are the same. */
+static void check_primary(const char *when)
+{
+	for (unsigned int s = 0; s < NSEC; s++)
+		if (!is_dirty(s / SPR) && disks[SEC].cur[s] != peer_has[s])
+			fail("%s: slot %u is clean: sector %u is %u on local and %u on the peer",
+			     when, s / SPR, s, disks[SEC].cur[s], peer_has[s]);
+}
+
+/* While it lives: what is in the owner's maps is in the track's. */
+static void check_covered(void)
+{
+	for (unsigned int slot = 0; slot < SLOTS; slot++) {
+		bool sent = false;
+
+		for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
+			sent |= pwrites[i].used && !pwrites[i].waits && pwrites[i].slot == slot;
+		if (sent && !is_dirty(slot))
+			fail("slot %u is written, and not dirty", slot);
+	}
+}
+
+static void primary_go(struct repl_track_io *io)
+{
+	container_of(io, struct pwrite, io)->waits = false;
+}
+
+static void primary_write(void)
+{
+	unsigned int slot = rnd(rnd(2) ? SLOTS : 4), i;
+	struct pwrite *w = NULL;
+
+	for (i = 0; i < ARRAY_SIZE(pwrites); i++) {
+		if (pwrites[i].used && pwrites[i].slot == slot)
+			return;
+		if (!pwrites[i].used)
+			w = &pwrites[i];
+	}
+	if (!w)
+		return;
+	*w = (struct pwrite) { .used = true, .slot = slot, .io.done = primary_go };
+	for (i = 0; i < SPR; i++)
+		w->v[i] = ++next_value;
+	p.lacks[slot] = true;
+	if (chance(30))
+		p.missed[slot] = true;
+	w->waits = repl_track_mark(track, &w->io, first_region + slot, first_region + slot + 1);
+	nr_waits += w->waits;
+	trace("write of slot %u %s", slot, w->waits ? "waits" : "goes on");
+}
+
+/* Some write goes on. */
+static bool primary_io(void)
+{
+	unsigned int first = rnd(ARRAY_SIZE(pwrites)), i;
+
+	for (i = 0; i < ARRAY_SIZE(pwrites); i++) {
+		struct pwrite *w = &pwrites[(first + i) % ARRAY_SIZE(pwrites)];
+
+		if (!w->used || w->waits)
+			continue;
+		if (!is_dirty(w->slot) && !repl_track_failed(track))
+			fail("slot %u is written, and not dirty", w->slot);
+		disk_write(SEC, w->slot * SPR, SPR, w->v, false);
+		w->used = false;
+		return true;
+	}
+	return fibers_step(false);
+}
+
+static bool primary_in_flight(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
+		if (pwrites[i].used)
+			return true;
+	return false;
+}
+
+static void primary_drain(void)
+{
+	while (primary_in_flight())
+		if (!primary_io() && !fibers_step(true))
+			fail("nothing goes on, and writes are in flight");
+}
+
+static void primary_cut(void)
+{
+	if (p.is_cut || repl_track_failed(track))
+		return;
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		if (p.missed[slot])
+			return;
+	primary_drain();
+	repl_track_moving(track);
+	memcpy(p.frozen, p.lacks, sizeof(p.frozen));
+	memset(p.lacks, 0, sizeof(p.lacks));
+	p.is_cut = true;
+	repl_track_moving(track);
+	p.cut = last_id += 1 + rnd(2);
+	memcpy(at_cut, disks[SEC].cur, sizeof(at_cut));
+	trace("cut %llu", (unsigned long long)p.cut);
+}
+
+static void primary_release(bool abort)
+{
+	u64 id = p.cut;
+
+	if (!p.is_cut)
+		return;
+	if (!abort) {
+		/* The peer has committed, whatever becomes of us. */
+		memcpy(peer_has, at_cut, sizeof(peer_has));
+		if (!repl_track_checkpoint(track, id))
+			released = id;
+		nr_released++;
+	}
+	repl_track_moving(track);
+	for (unsigned int slot = 0; abort && slot < SLOTS; slot++)
+		p.lacks[slot] |= p.frozen[slot];
+	p.is_cut = false;
+	repl_track_moving(track);
+	trace("%s %llu", abort ? "abort" : "release", (unsigned long long)id);
+}
+
+/* A missed region is copied: the peer's disk has it, its checkpoint has not. */
+static void primary_push(void)
+{
+	unsigned int slot = rnd(SLOTS);
+
+	for (unsigned int i = 0; i < SLOTS && !p.missed[slot]; i++)
+		slot = (slot + 1) % SLOTS;
+	for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
+		if (pwrites[i].used && pwrites[i].slot == slot)
+			return;
+	p.missed[slot] = false;
+}
+
+static void primary_forget(void)
+{
+	forget_memory();
+	track = NULL;
+	memset(pwrites, 0, sizeof(pwrites));
+	memset(&p, 0, sizeof(p));
+}
+
+static void primary_suspend(void)
+{
+	bool failed, exact;
+
+	primary_drain();
+	failed = repl_track_failed(track);
+	repl_track_suspend(track);
+	nr_healed += failed && !repl_track_failed(track);
+	if (!failed)
+		check_primary("suspended");
+	exact = !weather.append && !weather.area && !weather.super && !weather.flush[META] &&
+		!weather.flush[SEC] && !repl_track_failed(track);
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		exact_map[slot] = p.lacks[slot] || p.missed[slot] ||
+				  (p.is_cut && p.frozen[slot]);
+	exact_known = exact;
+	distrusted = repl_track_failed(track);
+	repl_track_destroy(track);
+	store = NULL;
+	primary_forget();
+	last_end = END_CLEAN;
+	nr_cleans++;
+}
+
+static bool primary_activate(void)
+{
+	const char *why = "?";
+	char *error = "?";
+	int r;
+
+	if (attempts++ > 2)
+		memset(&weather, 0, sizeof(weather));
+	track = repl_track_create(NULL, &meta_bdev, nr_regions * 8, 8, &track_ops, NULL, &error);
+	if (IS_ERR(track)) {
+		r = PTR_ERR(track);
+		track = NULL;
+		why = error;
+		goto bad;
+	}
+	store = track->store;
+	r = repl_track_open(track, &why);
+	if (r)
+		goto bad;
+	log_start = store->log.meta.layout.log_start;
+	if (track->state.checkpoint < released || track->state.checkpoint > last_id)
+		fail("activated with checkpoint %llu, not %llu to %llu",
+		     (unsigned long long)track->state.checkpoint, (unsigned long long)released,
+		     (unsigned long long)last_id);
+	if (repl_lineage_is_known(lineage) &&
+	    memcmp(lineage, track->state.identity.lineage, REPL_UUID_SIZE))
+		fail("activated with another lineage");
+	memcpy(lineage, track->state.identity.lineage, REPL_UUID_SIZE);
+	if (distrusted) {
+		/* Somebody compares both, and makes them the same. */
+		nr_distrusted++;
+		disk_flush_all(&disks[SEC]);
+		memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
+	}
+	distrusted = false;
+	check_primary("activated");
+	for (unsigned int slot = 0; exact_known && slot < SLOTS; slot++)
+		if (is_dirty(slot) != exact_map[slot])
+			fail("activated after a suspend: slot %u is%s dirty", slot,
+			     is_dirty(slot) ? "" : " not");
+	exact_known = false;
+	released = track->state.checkpoint;
+	for (unsigned int slot = 0; slot < SLOTS; slot++)
+		p.lacks[slot] = p.missed[slot] = is_dirty(slot);
+	repl_track_resume(track);
+	alive = true;
+	attempts = 0;
+	return true;
+bad:
+	trace("refused: %s, %d", why, r);
+	if (attempts > 4)
+		fail("refused: %s (%d)", why, r);
+	nr_refused++;
+	if (track)
+		repl_track_destroy(track);
+	track = NULL;
+	store = NULL;
+	return true;
+}
+
+static void primary_crash(void)
+{
+	crashed = false;
+	current = NULL;
+	distrusted |= alive && track && repl_track_failed(track);
+	last_end = END_RESTART;
+	if (rnd(5)) {
+		unsigned int part = rnd(5) * 250;
+
+		last_end = END_POWER;
+		disk_power_loss(&disks[SEC], part);
+		meta_power_loss(part);
+	}
+	nr_crashes += last_end == END_POWER;
+	nr_restarts += last_end == END_RESTART;
+	trace("crash: %s", last_end == END_POWER ? "power" : "restart");
+	primary_forget();
+}
+
+static void primary_step(void)
+{
+	unsigned int i = rnd(1000);
+	u64 dirty_before = repl_bits_count(&track->dirty);
+
+	world_step++;
+	if (crash_due())
+		crash_now();
+	if (i < 200)
+		primary_write();
+	else if (i < 220)
+		primary_cut();
+	else if (i < 250)
+		primary_release(!rnd(3));
+	else if (i < 450)
+		primary_push();
+	else if (i < 453)
+		primary_suspend();
+	else if (i < 456)
+		change_weather();
+	else
+		primary_io();
+	if (track) {
+		nr_cleared += repl_bits_count(&track->dirty) < dirty_before;
+		if (!repl_track_failed(track))
+			check_covered();
+	}
+}
+
+static void primary_world(u64 seed, u64 steps)
+{
+	signal(SIGALRM, hangs);
+	alarm(30);
+	new_world(seed);
+	primary_forget();
+	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
+	released = last_id = 0;
+	memset(lineage, 0, sizeof(lineage));
+	distrusted = false;
+	exact_known = false;
+	if (setjmp(crash_jmp)) {
+		primary_crash();
+		crash_in = 1 + rnd(rnd(3) ? 100 : 2000);
+	}
+	while (world_step < steps) {
+		if (alive)
+			primary_step();
+		else if (!primary_activate())
+			break;
+		if (!crash_in)
+			crash_in = 1 + rnd(2000);
+	}
+	crash_in = 0;
+	total_steps += world_step;
+}
