@@ -785,6 +785,8 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	take_bits(p, &p->checkpoint, old, &old->checkpoint);
 	take_bits(p, &p->frozen, old, &old->frozen);
 	p->cut = old->cut;
+	if (p->cut != PRIMARY_CUT_NONE)
+		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
 	p->cut_id = old->cut_id;
 	p->drained = old->drained;
 	p->detached = !p->peer && old->detached;

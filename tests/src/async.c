@@ -1,0 +1,735 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The asynchronous primary: the workload waits for its own disk only, whatever the
+ * peer does, and the peer gets what it is to get, in order.
+ *
+ * Local and peer are legs (tests/lib/dm.h) over disks that are compared whole, past
+ * the targets. A peer that hangs is a leg that is held.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "repl.h"
+
+#define NAME "async"
+#define LOCAL "async-local"
+#define PEER "async-peer"
+#define SIZE (4u * MIB)
+#define SECTORS (SIZE / SECTOR)
+#define REGION 128u			/* sectors */
+#define BYTES (REGION * SECTOR)
+#define REGIONS (SECTORS / REGION)
+
+#define at(region) ((uint64_t)(region) * BYTES)
+
+static uint8_t *content, *scratch, *image;
+static const char *local_disk, *peer_disk;
+static int local_fd, peer_fd, fd;	/* the disks; the primary */
+static uint64_t tag;
+static struct repl_primary_status st;
+
+/*
+ * ---- The primary ----
+ */
+
+static void status(void)
+{
+	repl_primary_status(NAME, &st);
+}
+
+/* Both disks are the same at first. */
+static void make(const char *features)
+{
+	leg_make(LOCAL, local_disk, SECTORS);
+	leg_make(PEER, peer_disk, SECTORS);
+	local_fd = dev_open(local_disk);
+	peer_fd = dev_open(peer_disk);
+	stamp(content, 0, SECTORS, ++tag);
+	need(!io_write(local_fd, 0, SIZE, content), "local is filled");
+	need(!io_write(peer_fd, 0, SIZE, content), "the peer is filled");
+	errno = dm_make(NAME, SECTORS, "repl-primary", "%s %s - %u %s", dm_path(LOCAL),
+			dm_path(PEER), REGION, features);
+	need(!errno, "a primary: %s", features);
+	fd = dev_open(dm_path(NAME));
+}
+
+static void unmake(void)
+{
+	close(fd);
+	close(local_fd);
+	close(peer_fd);
+	ok_errno(dm_remove(NAME), 0, "the primary can be removed");
+	need(!dm_remove(LOCAL) && !dm_remove(PEER), "all is removed");
+}
+
+static int put(uint64_t offset, size_t len)
+{
+	int err;
+
+	stamp(scratch, offset / SECTOR, len / SECTOR, ++tag);
+	err = io_write(fd, offset, len, scratch);
+	if (!err)
+		memcpy(content + offset, scratch, len);
+	return err;
+}
+
+/* A write to each of these regions. */
+static void put_regions(unsigned int first, unsigned int nr)
+{
+	for (unsigned int i = first; i < first + nr; i++)
+		need(!put(at(i) + 8 * SECTOR, 4096), "a write to region %u", i);
+}
+
+static unsigned int cut_id = 100;
+
+/* What was written before is on the peer's disk, and nothing is on its way. */
+static void settle(void)
+{
+	cut_id++;
+	ok_errno(dm_message(NAME, "cut %u", cut_id), 0, "cut %u", cut_id);
+	ok_errno(dm_message(NAME, "drain %u", cut_id), 0, "drain %u", cut_id);
+	ok_errno(dm_message(NAME, "release %u", cut_id), 0, "release %u", cut_id);
+}
+
+static void same(const char *when)
+{
+	ok_content(local_fd, 0, SIZE, content, "local is exact %s", when);
+	ok_content(peer_fd, 0, SIZE, content, "the peer is the same %s", when);
+	status();
+	ok_u64(st.dirty, 0, "and nothing is missing");
+	ok_u64(st.window_used, 0, "nor in the window");
+}
+
+/* Whatever was written, the disks are the same. */
+static void equal(const char *when)
+{
+	need(!io_read(local_fd, 0, SIZE, content), "local reads");
+	same(when);
+}
+
+static void wait_job_done(void)
+{
+	for (;;) {
+		uint32_t nr = dm_event_nr(NAME);
+
+		status();
+		if (!st.dirty && !strcmp(st.job_state, "done"))
+			return;
+		need(strcmp(st.job_state, "failed"), "the push has failed");
+		dm_wait_event(NAME, nr);
+	}
+}
+
+static void attach_and_push(void)
+{
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), 0, "attach");
+	ok_primary_latched(NAME, "-", 0, 0);
+	ok_errno(dm_message(NAME, "push dirty"), 0, "push dirty");
+	wait_job_done();
+	settle();
+}
+
+/* Nothing tells that the window fills or empties: look. */
+static void wait_used(uint64_t min, uint64_t max)
+{
+	do {
+		sched_yield();
+		status();
+	} while (st.window_used < min || st.window_used > max);
+}
+
+/*
+ * ---- Threads ----
+ */
+
+/* One write or one message, by somebody who may have to wait. */
+struct helper {
+	pthread_t thread;
+	char message[64];		/* "": a write */
+	uint64_t offset;
+	size_t len;
+	int err;
+	atomic_bool ended;
+};
+
+static void *helper_run(void *arg)
+{
+	struct helper *h = arg;
+	uint8_t *buf;
+
+	if (h->message[0]) {
+		h->err = dm_message_text(NAME, h->message);
+	} else {
+		buf = io_alloc(h->len);
+		memcpy(buf, content + h->offset, h->len);
+		h->err = io_write(fd, h->offset, h->len, buf);
+	}
+	h->ended = true;
+	return NULL;
+}
+
+static void start_put(struct helper *h, uint64_t offset, size_t len)
+{
+	memset(h, 0, sizeof(*h));
+	h->offset = offset;
+	h->len = len;
+	stamp(content + offset, offset / SECTOR, len / SECTOR, ++tag);
+	need(!pthread_create(&h->thread, NULL, helper_run, h), "a thread");
+}
+
+static void start_message(struct helper *h, const char *message)
+{
+	memset(h, 0, sizeof(*h));
+	snprintf(h->message, sizeof(h->message), "%s", message);
+	need(!pthread_create(&h->thread, NULL, helper_run, h), "a thread");
+}
+
+static void end(struct helper *h, int want, const char *what)
+{
+	pthread_join(h->thread, NULL);
+	ok_errno(h->err, want, "%s", what);
+}
+
+/*
+ * ---- Order ----
+ */
+
+#define DEPTH 16u
+
+struct writer {
+	pthread_t thread;
+	uint64_t seed;
+	unsigned int rounds;
+	bool zeroes;
+	int err;
+};
+
+/* Many at once, on a few regions: they overlap each other, and what is queued. */
+static void *writing(void *arg)
+{
+	struct writer *w = arg;
+	struct io_req reqs[DEPTH];
+	uint8_t *buf = io_alloc(DEPTH * 32 * KIB);
+
+	for (unsigned int i = 0; i < w->rounds && !w->err; i++) {
+		for (unsigned int j = 0; j < DEPTH; j++) {
+			uint64_t len = (1 + rnd_below(&w->seed, 64)) * SECTOR;
+			uint64_t offset = rnd_below(&w->seed, 128) * 4 * SECTOR;
+
+			reqs[j] = (struct io_req){ true, offset, len, buf + j * 32 * KIB };
+			stamp(reqs[j].buf, offset / SECTOR, len / SECTOR, rnd(&w->seed));
+		}
+		io_wait(io_start(fd, reqs, DEPTH));
+		for (unsigned int j = 0; j < DEPTH; j++)
+			w->err = w->err ?: reqs[j].error;
+		if (w->zeroes && i % 4 == 0)
+			w->err = w->err ?: io_zeroes(fd, rnd_below(&w->seed, 64) * 4096, 8192);
+		if (w->zeroes && i % 4 == 1)
+			w->err = w->err ?: io_discard(fd, rnd_below(&w->seed, 64) * 4096, 8192);
+	}
+	return NULL;
+}
+
+static void order(const char *features, bool zeroes)
+{
+	struct writer w[3];
+
+	section("order, %s%s", features, zeroes ? ", zeroes" : "");
+	make(features);
+	for (unsigned int i = 0; i < 3; i++) {
+		w[i] = (struct writer){ .seed = i + tag, .rounds = 60, .zeroes = zeroes };
+		need(!pthread_create(&w[i].thread, NULL, writing, &w[i]), "a thread");
+	}
+	for (unsigned int i = 0; i < 3; i++) {
+		pthread_join(w[i].thread, NULL);
+		ok_errno(w[i].err, 0, "the workload has had no error");
+	}
+	status();
+	if (st.dirty || !strcmp(st.job_state, "running"))
+		wait_job_done();
+	settle();
+	equal("after overlapping writes");
+	ok_primary_latched(NAME, "-", 0, 0);
+	unmake();
+}
+
+/* The buffer is its owner's again when the write has ended. */
+static void changed_later(void)
+{
+	section("a buffer that changes");
+	make("1 async");
+	leg_hold(PEER);
+	ok_errno(put(at(3), 2 * BYTES), 0, "a write while the peer hangs");
+	memset(scratch, 0xee, 2 * BYTES);
+	leg_heal(PEER);
+	settle();
+	same("as it was when it was written");
+	status();
+	ok_u64(st.forwarded, st.writes, "all writes were forwarded");
+	unmake();
+}
+
+/* What the peer cannot do is data, or is dropped. */
+static void zeroes_as_data(void)
+{
+	const char *old = peer_disk;
+
+	section("a peer without zeroes");
+	peer_disk = nullb_make("async0", SIZE, SECTOR, false, false);
+	make("1 async");
+	ok_errno(io_zeroes(fd, at(5) + SECTOR, 3 * BYTES), 0, "write-zeroes");
+	memset(content + at(5) + SECTOR, 0, 3 * BYTES);
+	ok_errno(put(at(6), 4096), 0, "a write over it");
+	settle();
+	same("after the zeroes");
+	ok_errno(io_discard(fd, at(20), BYTES), 0, "discard");
+	settle();
+	ok_content(peer_fd, 0, SIZE, content, "a discard is dropped");
+	ok_primary_latched(NAME, "-", 0, 0);
+	status();
+	ok_u64(st.dirty, 0, "nothing is missing");
+	unmake();
+	peer_disk = old;
+}
+
+/*
+ * ---- A peer that hangs or fails ----
+ */
+
+static void hang_and_detach(void)
+{
+	struct helper detach;
+	uint64_t forwarded;
+
+	section("a peer that hangs, detach");
+	make("1 async");
+	status();
+	forwarded = st.forwarded;
+	leg_hold(PEER);
+	put_regions(0, 10);
+	status();
+	ok_u64(st.forwarded, forwarded, "the peer has got nothing");
+	ok_u64(st.window_used, 40, "ten writes are in the window");
+	ok_u64(st.checkpoint_regions, 10, "ten regions are not in the checkpoint");
+	ok_u64(st.dirty, 0, "none is missing yet");
+
+	start_message(&detach, "detach");
+	need(wait_peer(NAME, "detached"), "it is detached at once");
+	status();
+	ok_str(st.stage, "none", "and nothing is forwarded");
+	put_regions(10, 5);
+	ok(!detach.ended, "detach waits for what is in flight");
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), EBUSY, "attach, with that in flight");
+	leg_heal(PEER);
+	end(&detach, 0, "detach");
+	status();
+	ok_u64(st.dirty, 15, "15 regions are missing");
+
+	attach_and_push();
+	same("after the push");
+	unmake();
+}
+
+static void timeout(void)
+{
+	section("peer_timeout");
+	make("2 async peer_timeout=300");
+	leg_hold(PEER);
+	put_regions(0, 4);
+	need(wait_peer(NAME, "failed"), "the peer has failed");
+	ok_primary_latched(NAME, "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	put_regions(4, 4);
+	ok_content(local_fd, 0, SIZE, content, "the workload goes on");
+	ok_errno(dm_message(NAME, "cut 1"), EBUSY, "there is no cut");
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), EBUSY, "attach, with I/O in flight");
+	ok_primary_latched(NAME, "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	leg_heal(PEER);
+	do	/* its answers come late */
+		errno = dm_message(NAME, "attach %s", dm_path(PEER));
+	while (errno == EBUSY);
+	need(!errno, "attach");
+	ok_primary_latched(NAME, "-", 0, 0);
+	status();
+	ok_u64(st.dirty, 8, "all of it is missing");
+	ok_errno(dm_message(NAME, "push dirty"), 0, "push dirty");
+	wait_job_done();
+	settle();
+	same("after the push");
+	unmake();
+}
+
+static void failure(void)
+{
+	section("a peer that fails");
+	make("1 async");
+	leg_hold(PEER);
+	put_regions(0, 20);
+	leg_fail(PEER, 0, SECTORS, LEG_ALL);
+	need(wait_peer(NAME, "failed"), "the peer has failed");
+	ok_primary_latched(NAME, "peer-write", EIO, ANY_SECTOR);
+	ok_errno(put(at(30), 4096), 0, "the workload sees nothing of it");
+	wait_used(0, 0);
+	status();
+	ok_u64(st.dirty, 21, "all of it is missing");
+	leg_heal(PEER);
+	attach_and_push();
+	same("after the push");
+	unmake();
+}
+
+static void local_failure(void)
+{
+	section("a local disk that fails");
+	make("1 async");
+	leg_fail(LOCAL, REGION * 3, REGION, LEG_WRITES);
+	ok_errno(put(at(3), 4096), EIO, "a write gets EIO");
+	ok_errno(put(at(4), 4096), 0, "one beside it does not");
+	wait_job_done();
+	settle();
+	same("for the region was copied");
+	ok_primary_latched(NAME, "-", 0, 0);
+	leg_heal(LOCAL);
+	ok_errno(put(at(3), 4096), 0, "a write, once mended");
+	settle();
+	same("afterwards");
+	unmake();
+}
+
+/*
+ * ---- A window that is full ----
+ */
+
+static void congestion_dirty(void)
+{
+	section("congestion=dirty");
+	make("3 async window=256 peer_timeout=600000");
+	leg_hold(PEER);
+	for (unsigned int i = 0; i < 4; i++)
+		for (unsigned int j = 0; j < REGIONS; j++)
+			need(!put(at(j) + i * 16 * KIB, 16 * KIB), "a write");
+	status();
+	ok_u64(st.window_used, 256, "the window is full");
+	ok(st.dirty >= REGIONS - 16, "what had no room is missing");
+	ok_str(st.peer, "attached", "the peer hangs, and has not failed");
+	ok_content(local_fd, 0, SIZE, content, "the workload did not wait");
+	ok_errno(dm_message(NAME, "cut 1"), EBUSY, "no cut of a peer that is behind");
+	leg_heal(PEER);
+	wait_job_done();
+	settle();
+	same("after a push by itself");
+	unmake();
+}
+
+static void congestion_block(void)
+{
+	struct helper a, b;
+
+	section("congestion=block");
+	make("4 async congestion=block window=256 peer_timeout=600000");
+	leg_hold(PEER);
+	start_put(&a, 0, MIB);
+	wait_used(128, 256);
+	start_put(&b, 2 * MIB, 4 * BYTES);
+	status();
+	ok(!a.ended && !b.ended, "writes wait for room");
+	ok_u64(st.dirty, 0, "nothing is missed");
+	leg_heal(PEER);
+	end(&a, 0, "the first write");
+	end(&b, 0, "the second");
+	settle();
+	same("afterwards");
+	status();
+	ok_u64(st.missed, 0, "all writes were forwarded");
+	unmake();
+
+	section("congestion=block, timeout");
+	make("4 async congestion=block window=256 peer_timeout=300");
+	leg_hold(PEER);
+	start_put(&a, 0, MIB);
+	end(&a, 0, "a write that waits goes on without the peer");
+	ok_primary_latched(NAME, "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	ok_content(local_fd, 0, SIZE, content, "and is on local");
+	leg_heal(PEER);
+	wait_used(0, 0);
+	ok_u64(st.dirty, 16, "all of it is missing");
+	unmake();
+}
+
+/*
+ * ---- Cuts ----
+ */
+
+static void cut(void)
+{
+	section("cut");
+	make("1 async");
+	put_regions(0, 8);
+	ok_errno(dm_message(NAME, "drain 1"), EINVAL, "there is nothing to drain");
+	ok_errno(dm_message(NAME, "release 1"), EINVAL, "nor to release");
+	ok_errno(dm_message(NAME, "abort 1"), EINVAL, "nor to abort");
+	leg_hold(PEER);
+	ok_errno(put(at(1), BYTES), 0, "a write before the cut");
+	ok_errno(dm_message(NAME, "cut 1"), 0, "a cut does not wait for the peer");
+	memcpy(image, content, SIZE);
+	status();
+	ok_str(st.cut, "1:cut", "there is a cut");
+	ok_errno(put(at(1) + SECTOR, BYTES), 0, "a write behind it, over one before it");
+	put_regions(4, 10);
+	ok_errno(dm_message(NAME, "cut 2"), EBUSY, "one cut at a time");
+	ok_errno(dm_message(NAME, "cut 1"), EBUSY, "it is there already");
+	leg_heal(PEER);
+	ok_errno(dm_message(NAME, "drain 2"), EINVAL, "drain another one");
+	ok_errno(dm_message(NAME, "drain 1"), 0, "drain");
+	status();
+	ok_str(st.cut, "1:drained", "it is drained");
+	ok_content(peer_fd, 0, SIZE, image, "the peer has what was written before, and no more");
+	ok_content(local_fd, 0, SIZE, content, "local has all");
+	ok_errno(dm_message(NAME, "dirty extents checkpoint"), 0, "extents");
+	ok_str(dm_answer, "0 1792\nend\n", "what the peer's last checkpoint has not got");
+	ok_errno(dm_message(NAME, "release 2"), EINVAL, "release another one");
+	ok_errno(dm_message(NAME, "release 1"), 0, "release");
+	status();
+	ok_str(st.cut, "-", "there is no cut");
+	ok_u64(st.checkpoint_regions, 12, "the checkpoint has what was before");
+	settle();
+	same("after the release");
+
+	section("abort");
+	put_regions(0, 3);
+	ok_errno(dm_message(NAME, "cut 3"), 0, "cut");
+	memcpy(image, content, SIZE);
+	put_regions(2, 3);
+	ok_errno(dm_message(NAME, "drain 3"), 0, "drain");
+	ok_content(peer_fd, 0, SIZE, image, "the peer has what was written before");
+	ok_errno(dm_message(NAME, "abort 3"), 0, "abort");
+	status();
+	ok_str(st.cut, "-", "there is no cut");
+	ok_u64(st.checkpoint_regions, 5, "the checkpoint has none of it");
+	settle();
+	same("after the abort");
+	unmake();
+}
+
+static void hold(void)
+{
+	struct helper w;
+
+	section("cut and hold");
+	make("1 async");
+	put_regions(0, 4);
+	ok_errno(dm_message(NAME, "cut 5 hold"), 0, "cut 5 hold");
+	status();
+	ok_str(st.cut, "5:held", "writes are held");
+	memcpy(image, content, SIZE);
+	start_put(&w, at(2), 4096);
+	ok_errno(dm_message(NAME, "drain 5"), 0, "drain");
+	ok(!w.ended, "a write waits");
+	ok_content(local_fd, 0, SIZE, image, "and is not on local");
+	ok_errno(dm_message(NAME, "detach"), EBUSY, "no detach meanwhile");
+	ok_errno(dm_message(NAME, "cut 6"), EBUSY, "it is another one");
+	ok_errno(dm_message(NAME, "cut 5"), 0, "cut 5");
+	end(&w, 0, "the write");
+	ok_content(peer_fd, 0, SIZE, image, "the peer has not got it");
+	ok_errno(dm_message(NAME, "release 5"), 0, "release");
+	settle();
+	same("afterwards");
+
+	section("nobody opens");
+	ok_errno(dm_message(NAME, "cut 6 hold"), 0, "cut 6 hold");
+	start_put(&w, at(7), 4096);
+	end(&w, 0, "a write, after 10 s");
+	do
+		status();
+	while (strcmp(st.cut, "-"));
+	ok_errno(dm_message(NAME, "drain 6"), EINVAL, "there is no cut to drain");
+	ok_errno(dm_message(NAME, "release 6"), EINVAL, "nor to release");
+	settle();
+	same("afterwards");
+	unmake();
+}
+
+static void broken(void)
+{
+	struct helper drain;
+	pid_t child;
+	int how;
+
+	section("a peer that fails during a cut");
+	make("1 async");
+	leg_hold(PEER);
+	put_regions(0, 4);
+	ok_errno(dm_message(NAME, "cut 7"), 0, "cut");
+	put_regions(10, 4);
+	start_message(&drain, "drain 7");
+
+	child = fork();
+	if (!child) {
+		dm_message(NAME, "drain 7");
+		_exit(0);
+	}
+	need(child > 0 && !kill(child, SIGKILL), "somebody is killed");
+	need(waitpid(child, &how, 0) == child, "waitpid");
+	ok(WIFSIGNALED(how), "who drains can be killed");
+	ok(!drain.ended, "the other one waits");
+
+	leg_fail(PEER, 0, SECTORS, LEG_ALL);
+	end(&drain, EIO, "drain");
+	status();
+	ok_str(st.cut, "7:broken", "the cut is broken");
+	ok_errno(dm_message(NAME, "drain 7"), EIO, "drain again");
+	wait_used(0, 0);
+	status();
+	ok_u64(st.dirty, 8, "what is before and behind it is missing");
+	ok_errno(dm_message(NAME, "release 7"), 0, "it can be released");
+	status();
+	ok_u64(st.checkpoint_regions, 4, "who releases knows");
+	leg_heal(PEER);
+	attach_and_push();
+	same("after the push");
+
+	section("detach during a cut");
+	leg_hold(PEER);
+	put_regions(0, 4);
+	ok_errno(dm_message(NAME, "cut 8"), 0, "cut");
+	start_message(&drain, "drain 8");
+	leg_heal(PEER);
+	end(&drain, 0, "drain");
+	put_regions(10, 2);
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	status();
+	ok_str(st.cut, "8:broken", "the cut is broken");
+	ok_u64(st.dirty, 2, "what is behind it is missing");
+	ok_errno(dm_message(NAME, "abort 8"), 0, "it can be aborted");
+	attach_and_push();
+	same("after the push");
+	unmake();
+}
+
+/*
+ * ---- Suspend and reload ----
+ */
+
+static int reload(const char *features, unsigned int region)
+{
+	return dm_reload_one(NAME, SECTORS, "repl-primary", "%s %s - %u %s", dm_path(LOCAL),
+			     dm_path(PEER), region, features);
+}
+
+static void reloads(void)
+{
+	uint64_t writes;
+
+	section("reload");
+	make("1 async");
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	put_regions(0, 6);
+	status();
+	writes = st.writes;
+	ok_errno(reload("2 async congestion=block", REGION), 0, "with the peer");
+	status();
+	ok_u64(st.writes, writes, "the counts are kept");
+	ok_u64(st.dirty, 6, "what is missing is missing");
+	ok_u64(st.checkpoint_regions, 6, "also in the checkpoint");
+	ok_errno(reload("1 async", REGION / 2), 0, "with smaller regions");
+	status();
+	ok_u64(st.dirty, 12, "the same is missing");
+	ok_errno(reload("1 async", REGION * 2), 0, "with larger regions");
+	status();
+	ok_u64(st.dirty, 3, "the same is missing");
+	ok_errno(dm_message(NAME, "push dirty"), 0, "push dirty");
+	wait_job_done();
+	same("after the push");
+
+	section("reload with a cut");
+	put_regions(10, 2);
+	ok_errno(dm_message(NAME, "cut 9"), 0, "cut");
+	memcpy(image, content, SIZE);
+	put_regions(1, 4);
+	ok_errno(reload("2 async window=1024", REGION), 0, "reload");
+	status();
+	ok_str(st.cut, "9:cut", "the cut is there");
+	put_regions(20, 1);
+	ok_errno(dm_message(NAME, "dirty extents checkpoint"), 0, "extents");
+	ok_str(dm_answer, "0 768\n1280 256\n2560 128\nend\n", "with what it froze");
+	ok_errno(dm_message(NAME, "drain 9"), 0, "drain");
+	ok_content(peer_fd, 0, SIZE, image, "the peer has what was written before");
+	ok_errno(dm_message(NAME, "release 9"), 0, "release");
+	wait_job_done();
+	settle();
+	same("after a push by itself");
+
+	section("a failed peer");
+	leg_fail(PEER, 0, SECTORS, LEG_ALL);
+	put_regions(0, 1);
+	need(wait_peer(NAME, "failed"), "the peer has failed");
+	leg_heal(PEER);
+	ok_errno(reload("1 async", REGION), 0, "reload");
+	status();
+	ok_str(st.peer, "failed", "is failed still");
+	ok_primary_latched(NAME, "peer-write", EIO, ANY_SECTOR);
+	ok_errno(reload("1 sync", REGION), 0, "sync");
+	status();
+	ok_str(st.peer, "failed", "is failed still");
+	ok_u64(st.dirty, 1, "a region is missing");
+	ok_errno(dm_message(NAME, "cut 1"), EOPNOTSUPP, "no cut in mode sync");
+	unmake();
+}
+
+/* Who suspends waits for a peer that hangs; the workload does not. */
+static void suspend(void)
+{
+	section("suspend");
+	make("2 async peer_timeout=300");
+	put_regions(0, 30);
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	status();
+	ok_u64(st.window_used, 0, "all is on the peer");
+	ok_content(peer_fd, 0, SIZE, content, "exactly");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	put_regions(5, 30);
+	settle();
+	same("afterwards");
+	unmake();
+}
+
+int main(void)
+{
+	at_end(backing_remove_all);
+	at_end(dm_remove_all);
+	watchdog(patience_of(300));
+	console_quiet();
+	brd_load(2, SIZE);
+	content = io_alloc(SIZE);
+	image = io_alloc(SIZE);
+	scratch = io_alloc(MIB);
+	local_disk = brd(0);
+	peer_disk = brd(1);
+	changed_later();
+	hang_and_detach();
+	timeout();
+	failure();
+	local_failure();
+	congestion_dirty();
+	congestion_block();
+	cut();
+	hold();
+	broken();
+	reloads();
+	suspend();
+	order("1 async", false);
+	order("2 async window=256", false);
+	order("3 async congestion=block window=256", false);
+	local_disk = loop_make(SIZE);
+	zeroes_as_data();
+	peer_disk = loop_make(SIZE);
+	order("1 async", true);
+	return tap_end();
+}
