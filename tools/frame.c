@@ -447,7 +447,7 @@ int state_end_decode(const struct repl_frame *frame, struct repl_state_end *end,
 	return 0;
 }
 
-size_t identity_encode(const struct repl_identity *identity, void *buf)
+size_t identity_encode(const struct repl_side *identity, void *buf)
 {
 	struct wire_identity wire = {
 		.fork = htole64(identity->fork),
@@ -463,7 +463,7 @@ size_t identity_encode(const struct repl_identity *identity, void *buf)
 	return sizeof(wire);
 }
 
-int identity_decode(const struct repl_frame *frame, struct repl_identity *identity,
+int identity_decode(const struct repl_frame *frame, struct repl_side *identity,
 		    struct repl_error *error)
 {
 	struct wire_identity wire;

@@ -63,7 +63,7 @@ enum repl_frame_type {
 	FRAME_BYE,
 	FRAME_RELEASED,
 	FRAME_WANT,		/* since protocol 2 */
-	FRAME_IDENTITY,		/* struct repl_identity; id: the volume; since protocol 3 */
+	FRAME_IDENTITY,		/* struct repl_side; id: the volume; since protocol 3 */
 	FRAME_DIRTY_WANT,	/* what have you changed? id: the volume */
 	FRAME_DIRTY,		/* struct repl_range each; id: the volume */
 	FRAME_DIRTY_END,	/* that was all; id: the volume */
@@ -323,7 +323,7 @@ int state_end_decode(const struct repl_frame *frame, struct repl_state_end *end,
  *
  * Return: FRAME_IDENTITY_SIZE.
  */
-size_t identity_encode(const struct repl_identity *identity, void *buf);
+size_t identity_encode(const struct repl_side *identity, void *buf);
 
 /**
  * identity_decode() - payload of IDENTITY
@@ -333,7 +333,7 @@ size_t identity_encode(const struct repl_identity *identity, void *buf);
  *
  * Return: 0, or -1.
  */
-int identity_decode(const struct repl_frame *frame, struct repl_identity *identity,
+int identity_decode(const struct repl_frame *frame, struct repl_side *identity,
 		    struct repl_error *error);
 
 /**

@@ -65,8 +65,8 @@ static bool same(const uint8_t *a, const uint8_t *b)
 	return memcmp(a, no_lineage, LINEAGE_SIZE) && !memcmp(a, b, LINEAGE_SIZE);
 }
 
-static enum repl_kinship kinship(const struct repl_identity *primary,
-				 const struct repl_identity *secondary)
+static enum repl_kinship kinship(const struct repl_side *primary,
+				 const struct repl_side *secondary)
 {
 	if (!memcmp(secondary->lineage, no_lineage, LINEAGE_SIZE))
 		return KIN_NONE;
@@ -96,8 +96,8 @@ static enum repl_position position(uint64_t has, uint64_t known, uint64_t pendin
  * old primary that returns it is the other way round: the fork is the checkpoint that
  * was taken, seen from what the old primary knows of.
  */
-static enum repl_position where(enum repl_kinship kin, const struct repl_identity *primary,
-				const struct repl_identity *secondary)
+static enum repl_position where(enum repl_kinship kin, const struct repl_side *primary,
+				const struct repl_side *secondary)
 {
 	enum repl_position at;
 
@@ -109,8 +109,8 @@ static enum repl_position where(enum repl_kinship kin, const struct repl_identit
 	       POSITION_BEHIND : at;
 }
 
-void identity_decide(const struct repl_identity *primary,
-		     const struct repl_identity *secondary, struct repl_verdict *verdict)
+void identity_decide(const struct repl_side *primary,
+		     const struct repl_side *secondary, struct repl_verdict *verdict)
 {
 	enum repl_kinship kin = kinship(primary, secondary);
 	enum repl_position at = where(kin, primary, secondary);
@@ -184,7 +184,7 @@ static void add(char *text, size_t size, const char *format, ...)
 }
 
 static void add_lineage(char *text, size_t size, const char *host,
-			const struct repl_identity *side, uint64_t region_size)
+			const struct repl_side *side, uint64_t region_size)
 {
 	add(text, size, "\n%s: ", host);
 	if (!memcmp(side->lineage, no_lineage, LINEAGE_SIZE)) {
@@ -222,8 +222,8 @@ static void add_choice(char *text, size_t size, const struct repl_meeting *meeti
 		    meeting->resource);
 }
 
-void identity_explain(const struct repl_meeting *meeting, const struct repl_identity *primary,
-		      const struct repl_identity *secondary,
+void identity_explain(const struct repl_meeting *meeting, const struct repl_side *primary,
+		      const struct repl_side *secondary,
 		      const struct repl_verdict *verdict, char *text, size_t size)
 {
 	struct repl_verdict other;

@@ -39,7 +39,7 @@
 #define LINEAGE_SIZE	16
 
 /* What a side says of itself, of one volume. */
-struct repl_identity {
+struct repl_side {
 	uint8_t lineage[LINEAGE_SIZE];	/* all 0: none, or nobody knows */
 	uint8_t parent[LINEAGE_SIZE];	/* all 0: none */
 	uint64_t fork;			/* checkpoint at which it left its parent */
@@ -91,8 +91,8 @@ struct repl_verdict {
  *
  * Both sides come to the same verdict from the same two.
  */
-void identity_decide(const struct repl_identity *primary,
-		     const struct repl_identity *secondary, struct repl_verdict *verdict);
+void identity_decide(const struct repl_side *primary,
+		     const struct repl_side *secondary, struct repl_verdict *verdict);
 
 /* For identity_explain(): what it is about. */
 struct repl_meeting {
@@ -122,8 +122,8 @@ enum repl_decision identity_may(const struct repl_verdict *verdict, bool full, b
  * @text: out, one line for each thing to know
  * @size: of @text; what does not fit is cut
  */
-void identity_explain(const struct repl_meeting *meeting, const struct repl_identity *primary,
-		      const struct repl_identity *secondary,
+void identity_explain(const struct repl_meeting *meeting, const struct repl_side *primary,
+		      const struct repl_side *secondary,
 		      const struct repl_verdict *verdict, char *text, size_t size);
 
 const char *identity_decision_name(enum repl_decision decision);

@@ -78,7 +78,7 @@ static void check_reply(const struct repl_frame *frame)
 static void check_frame(const struct repl_frame *frame)
 {
 	struct repl_range ranges[FRAME_RANGES_MAX];
-	struct repl_identity identity;
+	struct repl_side identity;
 	struct repl_state_end end;
 	uint64_t bytes;
 	int nr;

@@ -487,7 +487,7 @@ static void numbers_round(void **state)
 static void identity_round(void **state)
 {
 	struct repl_frame frame = { FRAME_IDENTITY, 0, 0, wire };
-	struct repl_identity it = {
+	struct repl_side it = {
 		.lineage = "lineage", .parent = "parent", .fork = 1ull << 40,
 		.checkpoint = ~0ull, .pending = 3, .dirty = 4, .discard = true,
 	}, got;
@@ -496,7 +496,7 @@ static void identity_round(void **state)
 	assert_int_equal(frame.length, 72);
 	memset(&got, 0, sizeof(got));
 	assert_int_equal(identity_decode(&frame, &got, &error), 0);
-	assert_memory_equal(&got, &it, offsetof(struct repl_identity, discard));
+	assert_memory_equal(&got, &it, offsetof(struct repl_side, discard));
 	assert_true(got.discard);
 	wire[64] ^= 2;		/* a flag */
 	assert_int_equal(identity_decode(&frame, &got, &error), -1);

@@ -15,10 +15,10 @@
 #include "identity.h"
 
 /* Lineages by letter; 0 is none. */
-static struct repl_identity side(char lineage, char parent, uint64_t fork, uint64_t checkpoint,
+static struct repl_side side(char lineage, char parent, uint64_t fork, uint64_t checkpoint,
 				 uint64_t pending, uint64_t dirty)
 {
-	struct repl_identity id = { .fork = fork, .checkpoint = checkpoint,
+	struct repl_side id = { .fork = fork, .checkpoint = checkpoint,
 				    .pending = pending, .dirty = dirty };
 
 	memset(id.lineage, lineage, LINEAGE_SIZE);
@@ -110,8 +110,8 @@ static const struct cell cells[] = {
 
 #define NR_CELLS (sizeof(cells) / sizeof(cells[0]))
 
-static void two(const struct cell *cell, struct repl_identity *primary,
-		struct repl_identity *secondary)
+static void two(const struct cell *cell, struct repl_side *primary,
+		struct repl_side *secondary)
 {
 	*primary = side(cell->lp, cell->pp, cell->fork, cell->cp, cell->pending, cell->dp);
 	*secondary = side(cell->ls, cell->ps, cell->fork_s, cell->cs, cell->pending_s,
@@ -120,7 +120,7 @@ static void two(const struct cell *cell, struct repl_identity *primary,
 
 static void each_cell(void **state)
 {
-	struct repl_identity primary, secondary;
+	struct repl_side primary, secondary;
 	struct repl_verdict verdict;
 
 	for (unsigned int i = 0; i < NR_CELLS; i++) {
@@ -152,7 +152,7 @@ static void all_of_the_table(void **state)
 /* Nothing is copied in full, and nothing discarded, unless it was asked for. */
 static void nothing_unasked(void **state)
 {
-	struct repl_identity primary, secondary;
+	struct repl_side primary, secondary;
 	struct repl_verdict verdict;
 
 	for (unsigned int i = 0; i < NR_CELLS; i++) {
@@ -184,8 +184,8 @@ static void words(void **state)
 		.resource = "r0", .primary_host = "alpha", .secondary_host = "beta",
 		.region_size = 65536,
 	};
-	struct repl_identity primary = side('a', 0, 0, 7, 0, 3);
-	struct repl_identity secondary = side('b', 'a', 7, 9, 0, 2);
+	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
+	struct repl_side secondary = side('b', 'a', 7, 9, 0, 2);
 	struct repl_verdict verdict;
 	char text[1024], small[20];
 
