@@ -26,6 +26,10 @@ static const char *const names[FRAME_NR_TYPES] = {
 	[FRAME_BYE] = "BYE",
 	[FRAME_RELEASED] = "RELEASED",
 	[FRAME_WANT] = "WANT",
+	[FRAME_IDENTITY] = "IDENTITY",
+	[FRAME_DIRTY_WANT] = "DIRTY_WANT",
+	[FRAME_DIRTY] = "DIRTY",
+	[FRAME_DIRTY_END] = "DIRTY_END",
 };
 
 const char *frame_name(unsigned int type)
@@ -206,6 +210,22 @@ struct wire_state_end {
 } __attribute__((packed));
 
 static_assert(sizeof(struct wire_state_end) == FRAME_STATE_END_SIZE, "STATE_END's payload");
+
+#define IDENTITY_DISCARD	1u	/* wire_identity.flags */
+
+struct wire_identity {
+	uint8_t lineage[LINEAGE_SIZE];
+	uint8_t parent[LINEAGE_SIZE];
+	uint64_t fork;
+	uint64_t checkpoint;
+	uint64_t pending;
+	uint64_t dirty;
+	uint32_t flags;
+	uint32_t reserved;	/* 0 */
+} __attribute__((packed));
+
+static_assert(sizeof(struct wire_identity) == FRAME_IDENTITY_SIZE, "IDENTITY's payload");
+static_assert(sizeof(struct repl_range) == FRAME_RANGE_SIZE, "an element of DIRTY");
 
 static int check_type(const struct repl_frame *frame, enum repl_frame_type type,
 		      struct repl_error *error)
@@ -425,4 +445,77 @@ int state_end_decode(const struct repl_frame *frame, struct repl_state_end *end,
 	end->size = le64toh(wire.size);
 	end->crc = le32toh(wire.crc);
 	return 0;
+}
+
+size_t identity_encode(const struct repl_side *identity, void *buf)
+{
+	struct wire_identity wire = {
+		.fork = htole64(identity->fork),
+		.checkpoint = htole64(identity->checkpoint),
+		.pending = htole64(identity->pending),
+		.dirty = htole64(identity->dirty),
+		.flags = htole32(identity->discard ? IDENTITY_DISCARD : 0),
+	};
+
+	memcpy(wire.lineage, identity->lineage, LINEAGE_SIZE);
+	memcpy(wire.parent, identity->parent, LINEAGE_SIZE);
+	memcpy(buf, &wire, sizeof(wire));
+	return sizeof(wire);
+}
+
+int identity_decode(const struct repl_frame *frame, struct repl_side *identity,
+		    struct repl_error *error)
+{
+	struct wire_identity wire;
+
+	if (get(frame, FRAME_IDENTITY, &wire, sizeof(wire), error) < 0)
+		return -1;
+	if (le32toh(wire.flags) & ~IDENTITY_DISCARD || wire.reserved)
+		return error_set(error, REPL_EXIT_FAILED,
+				 "the peer's IDENTITY has flags that nobody knows here");
+	memcpy(identity->lineage, wire.lineage, LINEAGE_SIZE);
+	memcpy(identity->parent, wire.parent, LINEAGE_SIZE);
+	identity->fork = le64toh(wire.fork);
+	identity->checkpoint = le64toh(wire.checkpoint);
+	identity->pending = le64toh(wire.pending);
+	identity->dirty = le64toh(wire.dirty);
+	identity->discard = le32toh(wire.flags) & IDENTITY_DISCARD;
+	return 0;
+}
+
+size_t ranges_encode(const struct repl_range *ranges, unsigned int nr, void *buf)
+{
+	struct repl_range wire;
+
+	for (unsigned int i = 0; i < nr; i++) {
+		wire.sector = htole64(ranges[i].sector);
+		wire.sectors = htole64(ranges[i].sectors);
+		memcpy((char *)buf + i * sizeof(wire), &wire, sizeof(wire));
+	}
+	return nr * sizeof(wire);
+}
+
+int ranges_decode(const struct repl_frame *frame, uint64_t sectors,
+		  struct repl_range *ranges, struct repl_error *error)
+{
+	unsigned int nr = frame->length / sizeof(*ranges);
+
+	if (check_type(frame, FRAME_DIRTY, error) < 0)
+		return -1;
+	if (frame->length % sizeof(*ranges) || nr > FRAME_RANGES_MAX)
+		return error_set(error, REPL_EXIT_FAILED,
+				 "the peer sent a DIRTY of %" PRIu32 " bytes", frame->length);
+	if (nr)
+		memcpy(ranges, frame->payload, frame->length);
+	for (unsigned int i = 0; i < nr; i++) {
+		struct repl_range *range = &ranges[i];
+
+		range->sector = le64toh(range->sector);
+		range->sectors = le64toh(range->sectors);
+		if (!range->sectors || range->sector >= sectors ||
+		    range->sectors > sectors - range->sector)
+			return error_set(error, REPL_EXIT_FAILED,
+					 "the peer's DIRTY reaches past the volume's end");
+	}
+	return nr;
 }

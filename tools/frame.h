@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "identity.h"
 
 /*
  * What is on the wire.
@@ -62,6 +63,10 @@ enum repl_frame_type {
 	FRAME_BYE,
 	FRAME_RELEASED,
 	FRAME_WANT,		/* since protocol 2 */
+	FRAME_IDENTITY,		/* struct repl_side; id: the volume; since protocol 3 */
+	FRAME_DIRTY_WANT,	/* what have you changed? id: the volume */
+	FRAME_DIRTY,		/* struct repl_range each; id: the volume */
+	FRAME_DIRTY_END,	/* that was all; id: the volume */
 	FRAME_NR_TYPES,		/* one more than the last */
 };
 
@@ -113,12 +118,20 @@ struct repl_state_end {
 	uint32_t crc;		/* crc32c() of them */
 };
 
+struct repl_range {
+	uint64_t sector;
+	uint64_t sectors;
+};
+
 /* Bytes of each payload on the wire. */
 #define FRAME_HELLO_SIZE	150
 #define FRAME_REPLY_MIN		4
 #define FRAME_REPLY_MAX		(FRAME_REPLY_MIN + FRAME_TEXT_MAX)
 #define FRAME_STATE_SIZE_SIZE	8
 #define FRAME_STATE_END_SIZE	12
+#define FRAME_IDENTITY_SIZE	72
+#define FRAME_RANGE_SIZE	16
+#define FRAME_RANGES_MAX	(FRAME_OTHER_MAX / FRAME_RANGE_SIZE)	/* in one DIRTY */
 
 struct repl_frame {
 	enum repl_frame_type type;
@@ -302,5 +315,47 @@ size_t state_end_encode(const struct repl_state_end *end, void *buf);
  */
 int state_end_decode(const struct repl_frame *frame, struct repl_state_end *end,
 		     struct repl_error *error);
+
+/**
+ * identity_encode() - payload of IDENTITY
+ * @identity: what
+ * @buf: FRAME_IDENTITY_SIZE bytes
+ *
+ * Return: FRAME_IDENTITY_SIZE.
+ */
+size_t identity_encode(const struct repl_side *identity, void *buf);
+
+/**
+ * identity_decode() - payload of IDENTITY
+ * @frame: of type FRAME_IDENTITY
+ * @identity: the result
+ * @error: set on failure: REPL_EXIT_FAILED; also for flags that we do not know
+ *
+ * Return: 0, or -1.
+ */
+int identity_decode(const struct repl_frame *frame, struct repl_side *identity,
+		    struct repl_error *error);
+
+/**
+ * ranges_encode() - payload of DIRTY
+ * @ranges: what
+ * @nr: of them; at most FRAME_RANGES_MAX
+ * @buf: FRAME_OTHER_MAX bytes
+ *
+ * Return: bytes at @buf.
+ */
+size_t ranges_encode(const struct repl_range *ranges, unsigned int nr, void *buf);
+
+/**
+ * ranges_decode() - payload of DIRTY
+ * @frame: of type FRAME_DIRTY
+ * @sectors: length of the volume
+ * @ranges: the result: FRAME_RANGES_MAX of them; none is empty or reaches past the end
+ * @error: set on failure: REPL_EXIT_FAILED
+ *
+ * Return: how many, or -1.
+ */
+int ranges_decode(const struct repl_frame *frame, uint64_t sectors,
+		  struct repl_range *ranges, struct repl_error *error);
 
 #endif

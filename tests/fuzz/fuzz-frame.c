@@ -77,8 +77,11 @@ static void check_reply(const struct repl_frame *frame)
 
 static void check_frame(const struct repl_frame *frame)
 {
+	struct repl_range ranges[FRAME_RANGES_MAX];
+	struct repl_side identity;
 	struct repl_state_end end;
 	uint64_t bytes;
+	int nr;
 
 	assert(frame_max(frame->type) && frame->length <= frame_max(frame->type));
 	check_hello(frame);
@@ -87,6 +90,11 @@ static void check_frame(const struct repl_frame *frame)
 		assert(frame->length == FRAME_STATE_SIZE_SIZE);
 	if (!state_end_decode(frame, &end, NULL))
 		assert(frame->length == FRAME_STATE_END_SIZE);
+	if (!identity_decode(frame, &identity, NULL))
+		assert(frame->length == FRAME_IDENTITY_SIZE);
+	nr = ranges_decode(frame, 1000000, ranges, NULL);
+	for (int i = 0; i < nr; i++)
+		assert(ranges[i].sectors && ranges[i].sector + ranges[i].sectors <= 1000000);
 }
 
 struct result {

@@ -73,6 +73,7 @@ static void types(void **state)
 
 	assert_int_equal(FRAME_RELEASED, 16);
 	assert_int_equal(FRAME_WANT, 17);
+	assert_int_equal(FRAME_DIRTY_END, 21);
 	for (type = 1; type < FRAME_NR_TYPES; type++) {
 		assert_string_not_equal(frame_name(type), "?");
 		assert_int_equal(frame_max(type), type == FRAME_STATE_DATA ? 65536 : 4096);
@@ -239,8 +240,8 @@ static void bad_type_zero(void **state)
 
 static void bad_type_new(void **state)
 {
-	feed_changed(field(type), 18, 2);
-	expect_error("the peer sent a frame of type 18, which we do not know");
+	feed_changed(field(type), FRAME_NR_TYPES, 2);
+	expect_error("the peer sent a frame of type 22, which we do not know");
 }
 
 static void bad_flags(void **state)
@@ -483,6 +484,59 @@ static void numbers_round(void **state)
 	assert_true(end.size == 1ull << 40 && end.crc == 7);
 }
 
+static void identity_round(void **state)
+{
+	struct repl_frame frame = { FRAME_IDENTITY, 0, 0, wire };
+	struct repl_side it = {
+		.lineage = "lineage", .parent = "parent", .fork = 1ull << 40,
+		.checkpoint = ~0ull, .pending = 3, .dirty = 4, .discard = true,
+	}, got;
+
+	frame.length = identity_encode(&it, wire);
+	assert_int_equal(frame.length, 72);
+	memset(&got, 0, sizeof(got));
+	assert_int_equal(identity_decode(&frame, &got, &error), 0);
+	assert_memory_equal(&got, &it, offsetof(struct repl_side, discard));
+	assert_true(got.discard);
+	wire[64] ^= 2;		/* a flag */
+	assert_int_equal(identity_decode(&frame, &got, &error), -1);
+	wire[64] ^= 2;
+	wire[68] = 1;		/* reserved */
+	assert_int_equal(identity_decode(&frame, &got, &error), -1);
+	wire[68] = 0;
+	frame.length--;
+	assert_int_equal(identity_decode(&frame, &got, &error), -1);
+	frame.length++;
+	frame.type = FRAME_PING;
+	assert_int_equal(identity_decode(&frame, &got, &error), -1);
+}
+
+static void ranges_round(void **state)
+{
+	struct repl_range ranges[FRAME_RANGES_MAX], got[FRAME_RANGES_MAX];
+	struct repl_frame frame = { FRAME_DIRTY, 0, 0, wire };
+
+	for (unsigned int i = 0; i < FRAME_RANGES_MAX; i++)
+		ranges[i] = (struct repl_range){ i * 8, 8 };
+	frame.length = ranges_encode(ranges, FRAME_RANGES_MAX, wire);
+	assert_int_equal(frame.length, FRAME_OTHER_MAX);
+	assert_int_equal(ranges_decode(&frame, FRAME_RANGES_MAX * 8, got, &error),
+			 FRAME_RANGES_MAX);
+	assert_memory_equal(got, ranges, sizeof(ranges));
+	assert_int_equal(ranges_decode(&frame, FRAME_RANGES_MAX * 8 - 1, got, &error), -1);
+	assert_string_equal(error.text, "the peer's DIRTY reaches past the volume's end");
+	frame.length = 0;
+	assert_int_equal(ranges_decode(&frame, 8, got, &error), 0);
+	frame.length = 17;
+	assert_int_equal(ranges_decode(&frame, 8, got, &error), -1);
+	ranges[0] = (struct repl_range){ 1, ~0ull };
+	frame.length = ranges_encode(ranges, 1, wire);
+	assert_int_equal(ranges_decode(&frame, 8, got, &error), -1);
+	ranges[0] = (struct repl_range){ 1, 0 };
+	frame.length = ranges_encode(ranges, 1, wire);
+	assert_int_equal(ranges_decode(&frame, 8, got, &error), -1);
+}
+
 static void text(const char *from, size_t len, const char *to)
 {
 	struct repl_frame frame = { FRAME_REPLY, 0, 4 + len, NULL };
@@ -559,7 +613,8 @@ int main(void)
 		test(bad_length_data), test(bad_header_crc), test(bad_payload_crc),
 		test(each_bit), test(bad_magic), test(bad_magic_early), test(bad_tls),
 		test(bad_second), test(hello_round), test(hello_values), test(hello_names),
-		test(exact_lengths), test(numbers_round), test(reply_text), test(reply_round),
+		test(exact_lengths), test(numbers_round), test(identity_round),
+		test(ranges_round), test(reply_text), test(reply_round),
 	};
 
 	return cmocka_run_group_tests_name("frame", tests, NULL, NULL);

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Every cell of the table in identity.h, as a table of its own: two sides, and what may
+ * be done with them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "identity.h"
+
+/* Lineages by letter; 0 is none. */
+static struct repl_side side(char lineage, char parent, uint64_t fork, uint64_t checkpoint,
+				 uint64_t pending, uint64_t dirty)
+{
+	struct repl_side id = { .fork = fork, .checkpoint = checkpoint,
+				    .pending = pending, .dirty = dirty };
+
+	memset(id.lineage, lineage, LINEAGE_SIZE);
+	memset(id.parent, parent, LINEAGE_SIZE);
+	return id;
+}
+
+struct cell {
+	const char *what;
+	char lp, pp;			/* primary */
+	uint64_t fork, cp, pending, dp;
+	char ls, ps;			/* secondary */
+	uint64_t fork_s, cs, pending_s, ds;
+	enum repl_kinship kin;
+	enum repl_position at;
+	enum repl_decision decision;
+	bool needs_discard;
+};
+
+static const struct cell cells[] = {
+	{ "a new disk", 'a', 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0,
+	  KIN_NONE, POSITION_BEHIND, DECIDE_FULL, false },
+	{ "two new disks", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	  KIN_NONE, POSITION_EQUAL, DECIDE_FULL, false },
+	{ "a new disk, and a first checkpoint without an answer", 'a', 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0,
+	  KIN_NONE, POSITION_PENDING, DECIDE_FULL, false },
+	{ "a new disk that has a checkpoint", 'a', 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0,
+	  KIN_NONE, POSITION_AHEAD, DECIDE_FULL, false },
+	{ "the same, nothing written", 'a', 0, 0, 7, 0, 0, 'a', 0, 0, 7, 0, 0,
+	  KIN_SAME, POSITION_EQUAL, DECIDE_IN_SYNC, false },
+	{ "the same, something written", 'a', 0, 0, 7, 0, 5, 'a', 0, 0, 7, 0, 0,
+	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	{ "the same, a lost acknowledgement", 'a', 0, 0, 7, 8, 0, 'a', 0, 0, 8, 0, 0,
+	  KIN_SAME, POSITION_PENDING, DECIDE_IN_SYNC, false },
+	{ "the same, a lost acknowledgement, and something written",
+	  'a', 0, 0, 7, 8, 2, 'a', 0, 0, 8, 0, 0,
+	  KIN_SAME, POSITION_PENDING, DECIDE_INCREMENTAL, false },
+	{ "asked for, and not committed", 'a', 0, 0, 7, 8, 2, 'a', 0, 0, 7, 0, 0,
+	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	{ "the secondary is a restored image", 'a', 0, 0, 7, 0, 1, 'a', 0, 0, 6, 0, 0,
+	  KIN_SAME, POSITION_BEHIND, DECIDE_FULL, true },
+	{ "the primary is a restored image", 'a', 0, 0, 7, 0, 0, 'a', 0, 0, 8, 0, 0,
+	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false },
+	{ "the primary is a restored image, with something asked for",
+	  'a', 0, 0, 7, 8, 0, 'a', 0, 0, 9, 0, 0,
+	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false },
+	{ "the old primary returns, with nothing of its own",
+	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	{ "the old primary returns, with writes that nobody else has",
+	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 3,
+	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, true },
+	{ "the old primary returns, without an answer to the last checkpoint",
+	  'b', 'a', 8, 9, 0, 4, 'a', 0, 0, 7, 8, 0,
+	  KIN_PRIMARY_LEFT, POSITION_PENDING, DECIDE_INCREMENTAL, false },
+	{ "the old primary returns as an older image",
+	  'b', 'a', 8, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
+	{ "the old primary has a checkpoint that the failover has not",
+	  'b', 'a', 6, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  KIN_PRIMARY_LEFT, POSITION_AHEAD, DECIDE_FULL, true },
+	{ "the secondary has failed over", 'a', 0, 0, 7, 0, 0, 'b', 'a', 7, 7, 0, 2,
+	  KIN_SECONDARY_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false },
+	{ "and has gone on", 'a', 0, 0, 7, 0, 0, 'b', 'a', 7, 9, 0, 2,
+	  KIN_SECONDARY_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false },
+	{ "to a checkpoint before", 'a', 0, 0, 7, 0, 0, 'b', 'a', 6, 6, 0, 2,
+	  KIN_SECONDARY_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false },
+	{ "to the one without an answer", 'a', 0, 0, 7, 8, 0, 'b', 'a', 8, 8, 0, 2,
+	  KIN_SECONDARY_LEFT, POSITION_PENDING, DECIDE_REFUSE, false },
+	{ "two promotions", 'b', 'a', 7, 7, 0, 2, 'c', 'a', 7, 7, 0, 2,
+	  KIN_BOTH_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false },
+	{ "two promotions, one has gone on", 'b', 'a', 7, 7, 0, 2, 'c', 'a', 7, 9, 0, 2,
+	  KIN_BOTH_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false },
+	{ "two promotions, the other has", 'b', 'a', 7, 9, 0, 2, 'c', 'a', 7, 7, 0, 2,
+	  KIN_BOTH_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false },
+	{ "two promotions, and a question", 'b', 'a', 7, 7, 8, 2, 'c', 'a', 7, 8, 0, 2,
+	  KIN_BOTH_LEFT, POSITION_PENDING, DECIDE_REFUSE, false },
+	{ "a third host", 'a', 'x', 3, 7, 0, 0, 'd', 'y', 3, 7, 0, 0,
+	  KIN_STRANGERS, POSITION_EQUAL, DECIDE_REFUSE, false },
+	{ "a third host, older", 'a', 0, 0, 7, 0, 0, 'd', 0, 0, 1, 0, 0,
+	  KIN_STRANGERS, POSITION_BEHIND, DECIDE_REFUSE, false },
+	{ "a third host, newer", 'a', 0, 0, 7, 0, 0, 'd', 0, 0, 8, 0, 0,
+	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false },
+	{ "a third host, by chance", 'a', 0, 0, 7, 8, 0, 'd', 0, 0, 8, 0, 0,
+	  KIN_STRANGERS, POSITION_PENDING, DECIDE_REFUSE, false },
+	{ "a new primary disk", 0, 0, 0, 0, 0, 0, 'a', 0, 0, 7, 0, 0,
+	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false },
+};
+
+#define NR_CELLS (sizeof(cells) / sizeof(cells[0]))
+
+static void two(const struct cell *cell, struct repl_side *primary,
+		struct repl_side *secondary)
+{
+	*primary = side(cell->lp, cell->pp, cell->fork, cell->cp, cell->pending, cell->dp);
+	*secondary = side(cell->ls, cell->ps, cell->fork_s, cell->cs, cell->pending_s,
+			  cell->ds);
+}
+
+static void each_cell(void **state)
+{
+	struct repl_side primary, secondary;
+	struct repl_verdict verdict;
+
+	for (unsigned int i = 0; i < NR_CELLS; i++) {
+		two(&cells[i], &primary, &secondary);
+		identity_decide(&primary, &secondary, &verdict);
+		if (verdict.kinship != cells[i].kin || verdict.position != cells[i].at ||
+		    verdict.decision != cells[i].decision ||
+		    verdict.needs_discard != cells[i].needs_discard || !verdict.why)
+			fail_msg("%s: %s, position %d, %s, discard %d", cells[i].what,
+				 identity_kinship_name(verdict.kinship), verdict.position,
+				 identity_decision_name(verdict.decision),
+				 verdict.needs_discard);
+	}
+}
+
+static void all_of_the_table(void **state)
+{
+	bool seen[KIN_NR][POSITION_NR] = { };
+
+	for (unsigned int i = 0; i < NR_CELLS; i++)
+		seen[cells[i].kin][cells[i].at] = true;
+	for (unsigned int kin = 0; kin < KIN_NR; kin++)
+		for (unsigned int at = 0; at < POSITION_NR; at++)
+			if (!seen[kin][at])
+				fail_msg("no case for %s, position %u",
+					 identity_kinship_name(kin), at);
+}
+
+/* Nothing is copied in full, and nothing discarded, unless it was asked for. */
+static void nothing_unasked(void **state)
+{
+	struct repl_side primary, secondary;
+	struct repl_verdict verdict;
+
+	for (unsigned int i = 0; i < NR_CELLS; i++) {
+		const struct cell *cell = &cells[i];
+		bool easy = cell->decision == DECIDE_IN_SYNC ||
+			    cell->decision == DECIDE_INCREMENTAL;
+		bool blank = cell->kin == KIN_NONE;
+
+		two(cell, &primary, &secondary);
+		identity_decide(&primary, &secondary, &verdict);
+		assert_int_equal(identity_may(&verdict, false, false),
+				 easy && !cell->needs_discard ? cell->decision : DECIDE_REFUSE);
+		assert_int_equal(identity_may(&verdict, false, true),
+				 easy ? cell->decision : DECIDE_REFUSE);
+		assert_int_equal(identity_may(&verdict, true, false),
+				 blank || (easy && !cell->needs_discard) ? DECIDE_FULL :
+				 DECIDE_REFUSE);
+		assert_int_equal(identity_may(&verdict, true, true), DECIDE_FULL);
+		/* Given beforehand it is the same. */
+		secondary.discard = true;
+		identity_decide(&primary, &secondary, &verdict);
+		assert_false(verdict.needs_discard);
+	}
+}
+
+static void words(void **state)
+{
+	const struct repl_meeting meeting = {
+		.resource = "r0", .primary_host = "alpha", .secondary_host = "beta",
+		.region_size = 65536,
+	};
+	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
+	struct repl_side secondary = side('b', 'a', 7, 9, 0, 2);
+	struct repl_verdict verdict;
+	char text[1024], small[20];
+
+	identity_decide(&primary, &secondary, &verdict);
+	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
+	assert_string_equal(text,
+		"the secondary has failed over\n"
+		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
+		"beta: history 62626262, checkpoint 9, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
+		"to keep what alpha has: on beta 'replctl adjust --discard-local r0', then on alpha 'replctl sync --full r0'\n"
+		"to keep what beta has: write 'primary = beta' into both configurations, on alpha 'replctl adjust --discard-local r0'");
+	identity_explain(&meeting, &primary, &secondary, &verdict, small, sizeof(small));
+	assert_string_equal(small, "the secondary has f");
+
+	secondary = side(0, 0, 0, 0, 0, 0);
+	identity_decide(&primary, &secondary, &verdict);
+	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
+	assert_string_equal(text,
+		"the secondary's disk is new\n"
+		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
+		"beta: no history\n"
+		"to keep what alpha has: on alpha 'replctl sync --full r0'");
+
+	secondary = side('a', 0, 0, 7, 0, 0);
+	identity_decide(&primary, &secondary, &verdict);
+	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
+	assert_null(strstr(text, "to keep"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_cell),
+		cmocka_unit_test(all_of_the_table),
+		cmocka_unit_test(nothing_unasked),
+		cmocka_unit_test(words),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
