@@ -210,7 +210,9 @@ static void compact_start(struct repl_log *log)
 			log->new.tail_prev = log->link;
 			log->new.state = log->state;
 			log->compacting_lost = log->lost;
+			log->compacting_rewrite = log->rewrite;
 			log->lost = false;
+			log->rewrite = false;
 		}
 	}
 	log->compacting = true;
@@ -367,6 +369,9 @@ void repl_log_compact(struct repl_log *log)
 		log->meta = log->new;
 	else if (log->compacting_lost)
 		log->lost = true;
+	if (r && log->compacting_rewrite)
+		log->rewrite = true;
+	log->compacting_rewrite = false;
 	log->compacting_lost = false;
 	log->compacting = false;
 	log->compact_error = log->compact_awaited ? r : 0;
@@ -492,7 +497,7 @@ static bool log_take(struct repl_log *log, struct log_batch *batch, int *error)
 		batch->dropped = notes->nr || log->lost;
 		notes->nr = 0;
 		notes->flush = 0;
-		log->lost = false;
+		log->lost = log->rewrite;
 	} else if (notes->nr && (whole || notes->nr >= NOTES_KICK ||
 				 batch->extents) &&
 		   blocks_for(batch->extents + notes->nr) +
@@ -881,6 +886,7 @@ int repl_log_rewrite(struct repl_log *log)
 
 	spin_lock_irqsave(&log->lock, flags);
 	log->lost = true;
+	log->rewrite = true;
 	spin_unlock_irqrestore(&log->lock, flags);
 	return repl_log_sync(log);
 }

@@ -147,6 +147,8 @@ struct repl_log {
 	bool overdue;			/* what has gathered is to be written */
 	struct repl_log_notes *notes;	/* to be written next */
 	struct repl_log_notes *spare;	/* NULL: being written */
+	bool rewrite;			/* lost, and no change makes up for it */
+	bool compacting_rewrite;
 	bool lost;			/* notes were dropped */
 	bool compacting_lost;		/* they are being made up for */
 	bool compacting;

@@ -182,6 +182,8 @@ static void track_cleared(struct repl_log_entry *entry, int error,
 	 * write asks for a record of its own.
 	 */
 	repl_bits_clear(&track->dirty, entry->begin, entry->end);
+	if (unlikely(error))
+		WRITE_ONCE(track->inexact, true);
 	if (atomic_dec_and_test(&track->runs_left))
 		complete(&track->runs_done);
 }
@@ -585,8 +587,13 @@ void repl_track_suspend(struct repl_track *track)
 		return;
 	repl_bits_wipe(&track->dirty);
 	track->ops->merge(track->context, &track->dirty);
-	if (repl_bits_count(&track->dirty) == count)
+	if (repl_bits_count(&track->dirty) == count && !track->inexact)
 		return;
-	/* If it cannot be written, what is there is too large, as before. */
-	repl_log_rewrite(&track->store->log);
+	/*
+	 * What is told first may be the error of a compaction before. If it
+	 * cannot be written, what is there is too large, as before.
+	 */
+	if (!repl_log_rewrite(&track->store->log) ||
+	    !repl_log_rewrite(&track->store->log))
+		track->inexact = false;
 }

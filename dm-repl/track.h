@@ -35,7 +35,8 @@
  * unrecorded, repl_track_failed() is true and the owner takes no checkpoint.
  * Each round tries to write the whole map, until that succeeds.
  *
- * An orderly suspend leaves the exact map.
+ * An orderly suspend leaves the exact map, or, where I/O of the metadata has
+ * failed since it was opened, one that is larger.
  */
 #ifndef DM_REPL_TRACK_H
 #define DM_REPL_TRACK_H
@@ -83,6 +84,7 @@ struct repl_track {
 	spinlock_t lock;		/* recording, runs, order in the log */
 	bool recording;
 	bool failed;			/* the device lacks something */
+	bool inexact;			/* it may have what is clean */
 	unsigned int nr_runs;		/* of which it is recorded that they are clean */
 	struct repl_track_run runs[REPL_TRACK_RUNS];
 

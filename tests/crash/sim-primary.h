@@ -22,6 +22,7 @@ static u64 released, last_id;		/* durable; of all cuts */
 static u8 lineage[REPL_UUID_SIZE];
 static bool exact_map[SLOTS], exact_known; /* that a suspend has left */
 static bool distrusted;			/* metadata failed: nothing is known */
+static bool was_foul;			/* some I/O may have failed in this life */
 static u64 nr_released, nr_healed, nr_waits, nr_distrusted, nr_cleared;
 
 struct pwrite {
@@ -233,7 +234,7 @@ static void primary_suspend(void)
 	nr_healed += failed && !repl_track_failed(track);
 	if (!failed)
 		check_primary("suspended");
-	exact = !weather.append && !weather.area && !weather.super && !weather.flush[META] &&
+	exact = !was_foul && !weather.append && !weather.area && !weather.super && !weather.flush[META] &&
 		!weather.flush[SEC] && !repl_track_failed(track);
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		exact_map[slot] = p.lacks[slot] || p.missed[slot] ||
@@ -291,6 +292,7 @@ static bool primary_activate(void)
 	released = track->state.checkpoint;
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		p.lacks[slot] = p.missed[slot] = is_dirty(slot);
+	was_foul = false;
 	repl_track_resume(track);
 	alive = true;
 	attempts = 0;
@@ -332,6 +334,8 @@ static void primary_step(void)
 	u64 dirty_before = repl_bits_count(&track->dirty);
 
 	world_step++;
+	was_foul |= weather.append || weather.area || weather.super || weather.flush[META] ||
+		    weather.flush[SEC];
 	if (crash_due())
 		crash_now();
 	if (i < 200)

@@ -24,11 +24,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!error.text[0] || strchr(error.text, '\n'))
 			abort();
 	} else {
-		struct repl_report report = { "resource", "volume", size, &status, NULL, &rate };
+		struct repl_report report = {
+			.resource = "resource", .volume = "volume", .sectors = size,
+			.region_size = 128, .status = &status, .rate = &rate,
+		};
 
 		if (status.role == REPL_SECONDARY) {
-			rate_add(&rate, 1, status.secondary.job_done / 2);
-			rate_add(&rate, 1000 + size, status.secondary.job_done);
+			rate_add(&rate, 1, status.job.done / 2);
+			rate_add(&rate, 1000 + size, status.job.done);
 		}
 		object = status_json(&report);
 		json_object_to_json_string(object);

@@ -94,6 +94,10 @@ static void minimal(void **state)
 	assert_int_equal(config->dead_after, 5000);
 	assert_int_equal(config->checkpoint_timeout, 30000);
 	assert_int_equal(config->data_timeout, 10000);
+	assert_false(config->sync || config->congestion_block);
+	assert_int_equal(config->window, 8 << 20);
+	assert_int_equal(config->peer_timeout, 10000);
+	assert_true(config->syncfs);
 	assert_int_equal(config->max_state, 1 << 30);
 	assert_null(config->save);
 	assert_null(config->load);
@@ -144,6 +148,7 @@ static const char maximal_text[] =
 	"primary = beta\n"
 	"key = /k/new\nold_key = /k/old key\nplaintext = no\n"
 	"interval = 500ms\nheartbeat = 2s\ndead_after = 1m\ncheckpoint_timeout = 1h\n"
+	"mode = sync\ncongestion = block\nwindow = 1GiB\npeer_timeout = 10m\nsyncfs = no\n"
 	"data_timeout = 8760h\nmax_state = 2TiB\n"
 	"save = /bin/echo 'a=b:c;d#e' [x] \"$HOME\"\nload = /bin/cat -\n"
 	"hold = /h\nrelease = /r;true\n"
@@ -172,6 +177,10 @@ static void maximal(void **state)
 	assert_int_equal(config->dead_after, 60000);
 	assert_int_equal(config->checkpoint_timeout, 3600000);
 	assert_int_equal(config->data_timeout, DURATION_MAX_MS);
+	assert_true(config->sync && config->congestion_block);
+	assert_int_equal(config->window, 1 << 30);
+	assert_int_equal(config->peer_timeout, 600000);
+	assert_false(config->syncfs);
 	assert_int_equal(config->max_state, 2ULL << 40);
 	assert_string_equal(config->save, "/bin/echo 'a=b:c;d#e' [x] \"$HOME\"");
 	assert_string_equal(config->load, "/bin/cat -");
@@ -417,6 +426,17 @@ static void resource_values(void **state)
 	refuses_resource("data_timeout = 1500ms",
 			 "data_timeout: \"1500ms\" is not in whole seconds");
 	refuses_resource("data_timeout = 0", "data_timeout: must not be 0");
+	refuses_resource("mode = fast", "mode: \"fast\" is neither async nor sync");
+	refuses_resource("congestion = wait", "congestion: \"wait\" is neither dirty nor block");
+	refuses_resource("window = 255KiB",
+			 "window: \"255KiB\" is not from 256KiB to 1GiB, in whole KiB");
+	refuses_resource("window = 2GiB",
+			 "window: \"2GiB\" is not from 256KiB to 1GiB, in whole KiB");
+	refuses_resource("peer_timeout = 99ms",
+			 "peer_timeout: \"99ms\" is not from 100ms to 10m");
+	refuses_resource("peer_timeout = 11m",
+			 "peer_timeout: \"11m\" is not from 100ms to 10m");
+	refuses_resource("syncfs = maybe", "syncfs: \"maybe\" is neither yes nor no");
 	refuses_resource("max_state = 1GB",
 			 "max_state: \"1GB\" is not a size, like 65536, 64KiB, 16MiB, 1GiB or 1TiB");
 	refuses_resource("max_state = 0", "max_state: must not be 0");

@@ -49,6 +49,7 @@ static const char * const hosts[] = { "alpha", "beta" };
 static struct fake {
 	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
+	uint64_t cut, released, aborted;	/* ids */
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -108,13 +109,21 @@ int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 {
 	fake_of(resource)->held = true;
 	fake_of(resource)->holds++;
+	fake_of(resource)->cut = id;
 	return 0;
 }
 
 int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
 			    bool committed, struct repl_error *error)
 {
-	fake_of(resource)->held = false;
+	struct fake *fake = fake_of(resource);
+
+	fake->held = false;
+	if (committed && id == fake->cut)
+		fake->released = id;
+	else
+		fake->aborted = id;
+	fake->cut = 0;
 	return 0;
 }
 
