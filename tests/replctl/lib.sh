@@ -191,6 +191,17 @@ field()
 	[[ $($replctl status --json r0) =~ \"$1\":\"?([^,\"]*) ]] && echo "${BASH_REMATCH[1]}"
 }
 
+# caught_up: what the peer has missed was sent, by itself, and the daemon knows
+caught_up()
+{
+	$replctl wait --timeout 90s r0 synced || return
+	for _ in $(seq 100); do
+		[ "$(field degraded)" != false ] || return 0
+		nap
+	done
+	return 1
+}
+
 finish()
 {
 	if [ -e "$REPL_OUT/failed" ]; then
