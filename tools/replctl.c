@@ -565,7 +565,9 @@ static int is_synced(struct command *c)
 			return -1;
 		if (status->role != REPL_PRIMARY)
 			return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
-		all &= status->primary.peer == REPL_PEER_ATTACHED && !status->primary.dirty;
+		/* What waits may find that there is nobody any more. */
+		all &= status->primary.peer == REPL_PEER_ATTACHED && !status->primary.dirty &&
+		       !status->primary.window_used;
 	}
 	return all;
 }
