@@ -299,6 +299,23 @@ bool wait_peer(const char *primary, const char *peer)
 	}
 }
 
+bool wait_push(const char *primary, const char *state)
+{
+	for (;;) {
+		uint32_t nr = dm_event_nr(primary);
+		struct repl_primary_status st;
+
+		repl_primary_status(primary, &st);
+		if (!strcmp(st.job_state, state))
+			return true;
+		if (strcmp(st.job_state, "-") && strcmp(st.job_state, "running") &&
+		    strcmp(st.job_state, "paused"))
+			return false;
+		if (dm_wait_event(primary, nr))
+			return false;
+	}
+}
+
 /*
  * Sets
  */

@@ -70,6 +70,8 @@ bool ok_primary_latched(const char *primary, const char *errors, int error,
 bool wait_stage(const char *view, const char *stage);
 /* The same for the state of the job. */
 bool wait_job(const char *view, const char *state);
+/* The same for that of the primary's push. */
+bool wait_push(const char *primary, const char *state);
 /* Waits until @words of the primary's peer field are @peer. */
 bool wait_peer(const char *primary, const char *peer);
 

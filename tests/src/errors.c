@@ -969,11 +969,16 @@ static void local_error(void)
 	leg_fail(LOCAL, sec(5), REGION, LEG_ALL);
 	ok_errno(io_read(primary.fd, at(5), BYTES, scratch), EIO, "a read gets EIO");
 	write_stamped(primary.fd, primary.local, at(5), BYTES, EIO, "a write gets EIO");
-	ok_primary_latched(PRIMARY, "-", 0, 0);
+	/* Nobody knows what is there now: it is copied, as soon as it can be read. */
+	ok(wait_push(PRIMARY, "failed"), "the push of its region fails");
+	ok_primary_latched(PRIMARY, "push-read", EIO, sec(5));
 	primary_write(at(6), BYTES, true, "a write beside it");
 	leg_heal(LOCAL);
 	write_stamped(primary.fd, primary.local, at(5), BYTES, 0, "a write, once mended");
 	memcpy(primary.peer + at(5), primary.local + at(5), BYTES);
+	ok_errno(dm_message(PRIMARY, "push dirty"), 0, "push dirty, once mended");
+	ok(wait_push(PRIMARY, "done"), "the push is done");
+	primary_is("running", "attached", 3, 3);
 	primary_exact("afterwards");
 	primary_end();
 }
