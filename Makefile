@@ -26,7 +26,7 @@ export PREFIX
 
 .PHONY: all module tools links sparse checkpatch install uninstall clean help \
 	setup check check-debug check-replctl check-unit check-vm compat dkms-check demo \
-	bench bench-short shellcheck crash crash-short mutants mutants-sim
+	bench bench-short shellcheck crash crash-short explore mutants mutants-sim
 
 all: module tools
 
@@ -124,6 +124,10 @@ crash:
 crash-short: POINTS = 1000
 crash-short: crash
 
+# The checkpoint protocol: all that two daemons can do, with two faults.
+explore:
+	@$(MAKE) -s --no-print-directory -C tests/unit/tools explore
+
 # The module, broken in one place after the other: crash has to find it.
 mutants mutants-sim:
 	@tests/vm/setup 6.1 >/dev/null
@@ -149,6 +153,7 @@ help:
 	@echo 'make check-replctl two machines; daemons killed, power and link cut in each phase'
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make crash         power lost at POINTS moments (10000) of random workloads, SEED'
+	@echo 'make explore       the checkpoint protocol in every order of events'
 	@echo 'make mutants       breaks the module in 46 places: is each found?'
 	@echo 'make bench         the speed table; bench-short: a part of it'
 	@echo 'make demo          replication and failover, shown'

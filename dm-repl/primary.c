@@ -127,6 +127,16 @@ static void window_left(struct repl_window *window)
 	repl_job_poke(&window_primary(window)->push.job);
 }
 
+/* Until the next checkpoint, for a peer that loses its power. */
+static void window_claimed(struct repl_window *window, sector_t sector,
+			   sector_t nr)
+{
+	struct repl_primary *p = window_primary(window);
+
+	repl_bits_set(&p->checkpoint, sector >> p->region_shift,
+		      ((sector + nr - 1) >> p->region_shift) + 1);
+}
+
 static u64 primary_writes(struct repl_primary *p)
 {
 	u64 sum = 0;
@@ -247,6 +257,7 @@ static const struct repl_window_ops primary_window_ops = {
 	.again = window_again,
 	.relieved = window_relieved,
 	.left = window_left,
+	.claimed = window_claimed,
 };
 
 static int primary_map(struct dm_target *ti, struct bio *bio)

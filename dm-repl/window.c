@@ -1125,6 +1125,7 @@ bool repl_window_claim(struct repl_window *w, struct repl_claim *claim,
 		range_insert(w, &claim->range, REPL_RANGE_CLAIM, sector, nr);
 		list_add_tail(&claim->list, &w->claims);
 		w->nr_claims++;
+		w->ops->claimed(w, sector, nr);
 		repl_bits_clear(&w->missed, region_begin(w, sector),
 				region_end(w, sector, nr));
 	}

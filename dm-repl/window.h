@@ -88,6 +88,9 @@ enum repl_peer_error {
  *	since local failed, there is room again, and nothing else had been
  *	missed before; any context, perhaps under the window's lock
  * @left: what was in the way of a claim may have gone; the same
+ * @claimed: these sectors are to be copied, and what is copied may be in the peer's
+ *	cache only, like the writes of the workload; under the window's lock,
+ *	before they are not missed any more
  */
 struct repl_window_ops {
 	void (*error)(struct repl_window *window, enum repl_peer_error error,
@@ -95,6 +98,7 @@ struct repl_window_ops {
 	void (*again)(struct repl_window *window, struct bio *bio);
 	void (*relieved)(struct repl_window *window);
 	void (*left)(struct repl_window *window);
+	void (*claimed)(struct repl_window *window, sector_t sector, sector_t nr);
 };
 
 struct repl_window {

@@ -197,7 +197,7 @@ struct wire_hello {
 	uint64_t checkpoint;
 	uint64_t prepared;
 	uint64_t pending;
-	uint8_t instance[FRAME_INSTANCE_SIZE];
+	uint8_t boot[FRAME_BOOT_SIZE];
 	char resource[FRAME_NAME_MAX + 1];
 	char host[FRAME_NAME_MAX + 1];
 } __attribute__((packed));
@@ -280,7 +280,7 @@ size_t hello_encode(const struct repl_hello *hello, void *buf)
 		.pending = htole64(hello->pending),
 	};
 
-	memcpy(wire.instance, hello->instance, sizeof(wire.instance));
+	memcpy(wire.boot, hello->boot, sizeof(wire.boot));
 	memcpy(wire.resource, hello->resource, strnlen(hello->resource, FRAME_NAME_MAX));
 	memcpy(wire.host, hello->host, strnlen(hello->host, FRAME_NAME_MAX));
 	memcpy(buf, &wire, sizeof(wire));
@@ -323,7 +323,7 @@ int hello_decode(const struct repl_frame *frame, struct repl_hello *hello,
 	hello->checkpoint = le64toh(wire.checkpoint);
 	hello->prepared = le64toh(wire.prepared);
 	hello->pending = le64toh(wire.pending);
-	memcpy(hello->instance, wire.instance, sizeof(hello->instance));
+	memcpy(hello->boot, wire.boot, sizeof(hello->boot));
 	memcpy(hello->resource, wire.resource, sizeof(hello->resource));
 	memcpy(hello->host, wire.host, sizeof(hello->host));
 	return check_hello(hello, error);

@@ -74,7 +74,7 @@ enum repl_frame_type {
  * Payloads, as the program sees them. Text ends in NUL.
  */
 #define FRAME_NAME_MAX		48	/* bytes: resource, host */
-#define FRAME_INSTANCE_SIZE	16	/* bytes */
+#define FRAME_BOOT_SIZE		16	/* bytes */
 #define FRAME_TEXT_MAX		480	/* bytes */
 
 enum repl_hello_role {
@@ -103,7 +103,7 @@ struct repl_hello {
 	uint64_t checkpoint;	/* id of the newest that is committed */
 	uint64_t prepared;	/* id; 0: none */
 	uint64_t pending;	/* id asked for, without an answer yet; 0: none */
-	uint8_t instance[FRAME_INSTANCE_SIZE];	/* random, per start of the daemon */
+	uint8_t boot[FRAME_BOOT_SIZE];	/* of the host, random; before protocol 3 of the daemon */
 	char resource[FRAME_NAME_MAX + 1];
 	char host[FRAME_NAME_MAX + 1];
 };

@@ -252,6 +252,10 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 	}
 	pair->connected = true;
 	pair->running = hello->running;
+	if (hello->rebooted) {
+		pair->rebooted = true;
+		pair->degraded = true;
+	}
 	if (pair->ambiguous) {
 		pair->ambiguous = false;
 		if (hello->checkpoint >= pair->id) {
@@ -399,8 +403,12 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
 	case PAIR_KERNEL:
 		if (!event->kernel.attached)
 			pair->degraded = true;
-		else if (!pair->ambiguous && pair->phase == PAIR_IDLE && !pair->diverged)
+		else if (!pair->ambiguous && pair->phase == PAIR_IDLE && !pair->diverged &&
+			 !pair->rebooted)
 			pair->degraded = false;
+		break;
+	case PAIR_RESYNCED:
+		pair->rebooted = false;
 		break;
 	case PAIR_CLOSED:
 		primary_alone(pair, actions);

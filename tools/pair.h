@@ -35,6 +35,12 @@
  * reach it: the primary detaches the data leg first. At any other time it goes on as
  * it is: before STATE_END the secondary cannot commit.
  *
+ * What the peer has acknowledged since the last checkpoint may be in the cache of its
+ * host only, and a host that was rebooted has lost that. The kernel does not see it if
+ * nothing was on its way, or if the data leg connects anew by itself. So HELLO says
+ * which boot it is, and after another one than before all that was written since the
+ * last checkpoint is sent again.
+ *
  * Each daemon keeps one number where a killed one leaves it to the next (the journal):
  * the primary the id whose STATE_END is on its way, from before it is sent until the
  * workload has been released; the secondary the id whose load hook has succeeded,
@@ -96,6 +102,7 @@ enum pair_event_type {
 	PAIR_ASK_FAILOVER,	/* the operator, or the policy after fencing */
 	PAIR_TIMEOUT,		/* the checkpoint has taken too long */
 	PAIR_KERNEL,		/* the targets' state has changed: kernel */
+	PAIR_RESYNCED,		/* the kernel has been told all that a reboot may have cost */
 };
 
 enum pair_action_type {
@@ -123,6 +130,7 @@ struct pair_hello {
 	bool running;
 	bool over;		/* it has failed over */
 	bool takes_want;	/* it knows WANT */
+	bool rebooted;		/* its host has been, since it last had all of our writes */
 	uint64_t checkpoint;
 };
 
@@ -168,7 +176,8 @@ struct pair {
 	bool fail_over;		/* asked for, when the load has ended */
 	bool over;		/* this side has failed over */
 	bool diverged;		/* the peer has: nothing is sent to it any more */
-	bool degraded;		/* primary: the data leg is detached: resync */
+	bool degraded;		/* primary: the peer has not got all writes: resync */
+	bool rebooted;		/* primary: for more than the kernel knows of */
 	bool ambiguous;		/* primary: may have been committed: HELLO tells */
 	bool prepared;		/* secondary */
 	bool collected;		/* secondary: all of the state is here */

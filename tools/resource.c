@@ -394,7 +394,8 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	if (status.job.type == REPL_JOB_PUSH && (status.job.state == REPL_JOB_RUNNING ||
 						 status.job.state == REPL_JOB_PAUSED))
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
-					     "%s: a resync is under way", name) : 0;
+					     "%s: a resync is under way", name) :
+		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",

@@ -52,7 +52,8 @@ struct session {
 	char why_lost[256];
 	unsigned char keys[2][KEY_SIZE];
 	unsigned int nr_keys;		/* 0: plaintext */
-	unsigned char instance[FRAME_INSTANCE_SIZE];
+	unsigned char boot[FRAME_BOOT_SIZE];
+	unsigned char peer_boot[FRAME_BOOT_SIZE];	/* as HELLO said */
 
 	/* session-state.c */
 	struct repl_work *work;		/* the save or load hook */
@@ -67,6 +68,7 @@ struct session {
 	/* session-op.c */
 	struct repl_worker *worker;
 	bool resyncing;			/* the worker does that, or op_export() */
+	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	char why_behind[256];		/* the last resync could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
 	char *release;			/* the hook that belongs to the last hold, or NULL */

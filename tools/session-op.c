@@ -258,6 +258,19 @@ void op_export(struct session *s)
 	s->resyncing = !worker_call(s->worker, OP_EXPORT, 0, export_ended, s, &error);
 }
 
+/* The kernel knows now what the peer lacks, whatever its last reboot has cost. */
+static void resync_began(struct session *s)
+{
+	struct repl_error error;
+
+	say(s, 5, "the peer missed writes: they are sent");
+	if (journal_write_peer_boot(&s->resource, s->resync_boot, &error))
+		say(s, 3, "%s", error.text);
+	/* Or it has been rebooted once more meanwhile: once more, then. */
+	else if (!memcmp(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE))
+		session_feed_type(s, PAIR_RESYNCED);
+}
+
 static void resync_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct session *s = context;
@@ -266,7 +279,7 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 	if (!good && strcmp(s->why_behind, error->text))
 		say(s, 4, "resync: %s", error->text);
 	else if (good)
-		say(s, 5, "the peer missed writes: they are sent");
+		resync_began(s);
 	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
 	if (s->leaving)
 		session_leave(s);
@@ -278,8 +291,8 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
  * op_resync() - the peer is back, and has missed writes: send them
  * @s: session
  *
- * Only where a leg was attached before: then the kernel knows all that the peer has
- * missed. Tried again by the clock as long as it is needed.
+ * Or its host was rebooted. Only where a leg was attached before: then the kernel knows
+ * all that the peer has missed. Tried again by the clock as long as it is needed.
  */
 void op_resync(struct session *s)
 {
@@ -291,7 +304,9 @@ void op_resync(struct session *s)
 	    !pair->connected || !pair->running || pair->diverged || pair->stale ||
 	    pair->phase != PAIR_IDLE || pair->busy)
 		return;
-	if (resource_kernel(&s->resource, &kernel, &error) || !kernel.lost || kernel.never)
+	if (resource_kernel(&s->resource, &kernel, &error) || kernel.never ||
+	    (!kernel.lost && !pair->rebooted))
 		return;
+	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);
 	s->resyncing = !worker_call(s->worker, OP_RESYNC, 0, resync_ended, s, &error);
 }

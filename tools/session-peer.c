@@ -5,7 +5,7 @@
 
 #include "session-i.h"
 
-#define PROTOCOL 2	/* what we speak: Documentation/protocol.rst, HELLO */
+#define PROTOCOL 3	/* what we speak: Documentation/protocol.rst, HELLO */
 #define PROTOCOL_WANT 2	/* since when there is WANT */
 
 /*
@@ -108,7 +108,7 @@ void send_hello(struct session *s)
 		hello.stage = kernel.partly_over ? HELLO_STAGE_FAILOVER : kernel.running ?
 			      HELLO_STAGE_RUNNING : HELLO_STAGE_NONE;
 	}
-	memcpy(hello.instance, s->instance, sizeof(hello.instance));
+	memcpy(hello.boot, s->boot, sizeof(hello.boot));
 	snprintf(hello.resource, sizeof(hello.resource), "%s", s->config->name);
 	snprintf(hello.host, sizeof(hello.host), "%s",
 		 s->config->host[s->resource.here].name);
@@ -168,6 +168,22 @@ static void peer_refuse(struct session *s, const char *why)
 		conn_close(s->conn, why);
 }
 
+/*
+ * Has the peer's host been rebooted since the kernel here knew all that it lacks? The
+ * first that is ever heard of counts for that one: up and resync have seen to it.
+ */
+static bool peer_rebooted(struct session *s)
+{
+	unsigned char boot[FRAME_BOOT_SIZE];
+	struct repl_error error;
+
+	if (!journal_peer_boot(&s->resource, boot))
+		return memcmp(boot, s->peer_boot, sizeof(boot));
+	if (journal_write_peer_boot(&s->resource, s->peer_boot, &error))
+		say(s, 3, "%s", error.text);
+	return false;
+}
+
 static void peer_hello(struct session *s, const struct repl_frame *frame)
 {
 	struct pair_event event = { .type = PAIR_FRAME, .frame = FRAME_HELLO };
@@ -198,6 +214,11 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 			   hello.stage == HELLO_STAGE_FAILOVER_FAILED;
 	event.hello.checkpoint = hello.checkpoint;
 	event.hello.takes_want = hello.protocol_max >= PROTOCOL_WANT;
+	memcpy(s->peer_boot, hello.boot, sizeof(s->peer_boot));
+	event.hello.rebooted = s->pair.role == PAIR_PRIMARY && peer_rebooted(s);
+	if (event.hello.rebooted && !s->pair.rebooted)
+		say(s, 5, "%s has been rebooted: what was written since the last checkpoint is sent again",
+		    hello.host);
 	if (s->lost || !s->had_peer) {
 		say(s, 6, "connected to %s", hello.host);
 		tell_text(s, "connected", "host", hello.host);

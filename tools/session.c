@@ -331,6 +331,24 @@ int session_reload(struct session *s, struct repl_config *fresh,
  * ---- Begin and end ----
  */
 
+/* Which boot of this host it is; if that cannot be had, each start of us counts. */
+static void our_boot(unsigned char boot[FRAME_BOOT_SIZE])
+{
+	const char *path = getenv("REPLCTL_TEST_BOOT_ID");
+	FILE *f = fopen(path ? path : "/proc/sys/kernel/random/boot_id", "re");
+	unsigned int nr = 0;
+	char text[64];
+
+	if (f && fgets(text, sizeof(text), f))
+		for (const char *p = text; nr < FRAME_BOOT_SIZE &&
+		     sscanf(p, "%2hhx", &boot[nr]) == 1; nr++)
+			p += p[2] == '-' ? 3 : 2;
+	if (f)
+		fclose(f);
+	if (nr < FRAME_BOOT_SIZE && getrandom(boot, FRAME_BOOT_SIZE, 0) != FRAME_BOOT_SIZE)
+		memset(boot, 0, FRAME_BOOT_SIZE);
+}
+
 static int begin(struct session *s, struct repl_error *error)
 {
 	int r = peer_keys(s->config, s->keys, &s->nr_keys, error);
@@ -371,8 +389,7 @@ int session_new(sd_event *event, struct repl_config *config, unsigned int here,
 	s->lock = -1;
 	s->save_fd = -1;
 	s->state_fd = -1;
-	if (getrandom(s->instance, sizeof(s->instance), 0) != sizeof(s->instance))
-		memset(s->instance, 0, sizeof(s->instance));
+	our_boot(s->boot);
 	pair_init(&s->pair, resource_role(&s->resource));
 	r = begin(s, error);
 	if (r) {

@@ -4,12 +4,16 @@
  * kernels and the connection between them, in every order of everything that can
  * happen: frames delivered or lost with the connection, actions that end well or
  * badly, timeouts, daemons killed at any point and started again, either host's power
- * cut, failovers with and without a fence. Breadth first, every state once.
+ * cut, the secondary's host coming back without what its cache held, failovers with and
+ * without a fence. Breadth first, every state once.
+ *
+ * In mode async the workload goes on while a checkpoint is taken: what it writes then
+ * waits behind the cut. All else that it has written comes to the peer some time.
  *
  * What must hold is in check_*(). A state that breaks it is printed with the way
  * that led there.
  *
- *	explore [WRITES TRIGGERS FAULTS]
+ *	explore [WRITES TRIGGERS FAULTS [async]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +29,7 @@ struct wire {
 	uint8_t frame;
 	uint8_t id;
 	uint8_t good;
-	uint8_t over, running, checkpoint;	/* of HELLO; all know WANT */
+	uint8_t over, running, checkpoint, boot;	/* of HELLO; all know WANT */
 };
 
 struct link {
@@ -46,12 +50,16 @@ struct state {
 	uint8_t link_up;	/* neither side has closed it */
 	uint8_t p_up, s_up;	/* hosts have power */
 	uint8_t held, attached, writes, arrived;
+	uint8_t flushed;	/* of these: on the secondary's disk, not in its cache */
+	uint8_t hole;		/* some of these are lost with its cache */
+	uint8_t boot, known;	/* of the secondary's host; which one the primary's journal has */
 	uint8_t hold_at[IDS];	/* writes when the workload was held for an id */
 	uint8_t was_held[IDS];
 	struct volume v[VOLUMES];
 	uint8_t over;		/* secondary has failed over */
 	uint8_t fenced;		/* with a fence: the primary was off */
-	uint8_t loaded;		/* journal of the secondary's daemon */
+	uint8_t loaded;		/* journal of the secondary's daemon; a reboot loses it */
+	uint8_t ever_loaded;
 	uint8_t sent;		/* journal of the primary's */
 	uint8_t state_for;	/* id whose state is complete here */
 	uint8_t told_good[IDS];	/* results that the primary gave */
@@ -60,6 +68,7 @@ struct state {
 };
 
 static unsigned int max_writes = 2, max_triggers = 2, max_faults = 2;
+static bool async;
 
 /* ------------------------------------------------------ the visited states */
 
@@ -141,7 +150,7 @@ static void check_commit(const struct state *s, unsigned int volume, unsigned in
 	rule(id < IDS && s->v[volume].cut == s->hold_at[id],
 	     "a checkpoint is the disk as it was when the workload was held");
 	rule(!s->told_never[id], "a checkpoint of which it was said that it is not, is");
-	rule(s->loaded == id, "a checkpoint is committed only when its state is loaded");
+	rule(s->ever_loaded == id, "a checkpoint is committed only when its state is loaded");
 }
 
 static void check_state(const struct state *s)
@@ -166,6 +175,11 @@ static void check_quiet(const struct state *s)
 		     "the volumes have different checkpoints");
 	}
 	rule(!s->s_up || !s->asked || s->over, "a failover that was asked for never comes");
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->attached || s->over ||
+	     s->p.stale || s->p.degraded || (!s->hole && s->arrived == s->writes),
+	     "the peer lacks something, and nobody knows");
+	rule(!s->p_up || !s->s_up || !s->p.connected || s->over || s->p.stale || !s->p.degraded,
+	     "the peer lacks something, and nobody sends it");
 	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->s.wanted,
 	     "the secondary's wish for a checkpoint is never answered");
 	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->p.wanted,
@@ -215,6 +229,7 @@ static void hello(struct state *s, bool primary)
 	w.over = k.over;
 	w.running = k.running;
 	w.checkpoint = primary ? 0 : k.oldest;
+	w.boot = primary ? 0 : s->boot;
 	put(primary ? &s->to_s : &s->to_p, w);
 }
 
@@ -288,7 +303,7 @@ static void do_prepare(struct state *s, unsigned int volumes, unsigned int id)
 	for (unsigned int i = 0; i < volumes; i++) {
 		rule(!s->v[i].prepared, "a volume is prepared twice");
 		s->v[i].prepared = id;
-		s->v[i].cut = s->arrived;
+		s->v[i].cut = s->hole ? UINT8_MAX : s->arrived;
 	}
 }
 
@@ -310,6 +325,55 @@ static void do_abort(struct state *s)
 		s->v[i].prepared = 0;
 }
 
+/* The workload goes on; what waited behind the cut may go, too. */
+static void do_release(struct state *s)
+{
+	s->held = 0;
+	s->sent = 0;
+}
+
+/* Can a write come to the secondary's disk now? */
+static bool passes(const struct state *s)
+{
+	bool parked = false;
+
+	for (unsigned int i = 0; i < VOLUMES; i++)
+		parked |= s->v[i].prepared;
+	return s->attached && s->s_up && !s->over && !parked;
+}
+
+static void do_flush(struct state *s)
+{
+	s->arrived = s->hold_at[s->p.id % IDS];
+	s->flushed = s->arrived;
+}
+
+/* As op_resync() decides. */
+static bool may_resync(const struct state *s)
+{
+	const struct pair *p = &s->p;
+
+	return s->p_up && s->s_up && s->link_up && p->connected && p->running &&
+	       p->degraded && !p->stale && !p->diverged && p->phase == PAIR_IDLE &&
+	       !p->busy && (!s->attached || p->rebooted) && !s->over;
+}
+
+/* What the kernel does not know is told to it, then all is sent. */
+static void do_resync(struct state *s)
+{
+	struct pair_event e = { .type = PAIR_RESYNCED };
+
+	s->attached = 1;
+	s->arrived = s->writes;
+	s->hole = 0;
+	s->known = s->boot;
+	feed(s, true, &e);
+	e.type = PAIR_KERNEL;
+	kernel_of(s, true, &e.kernel);
+	feed(s, true, &e);
+	rule(!s->p.degraded, "a resync does not end");
+}
+
 static unsigned int from;
 
 #define TRY(name, ...) do {						\
@@ -327,13 +391,15 @@ static bool step_primary_done(const struct state *now)
 	const struct pair *p = &now->p;
 
 	if (p->busy & 1u << PAIR_HOLD) {
-		TRY("hold", s->held = 1; s->was_held[p->id % IDS] = 1;
-		    s->hold_at[p->id % IDS] = s->writes; done(s, true, PAIR_HOLD, true););
+		/* (A cut is refused where the peer lacks something.) */
+		if (now->attached)
+			TRY("hold", s->held = 1; s->was_held[p->id % IDS] = 1;
+			    s->hold_at[p->id % IDS] = s->writes; done(s, true, PAIR_HOLD, true););
 		TRY("hold fails", s->held = 1; done(s, true, PAIR_HOLD, false););
 	}
 	if (p->busy & 1u << PAIR_FLUSH) {
-		if (now->attached && now->s_up)
-			TRY("flush", done(s, true, PAIR_FLUSH, true););
+		if (passes(now))
+			TRY("flush", do_flush(s); done(s, true, PAIR_FLUSH, true););
 		TRY("flush fails", done(s, true, PAIR_FLUSH, false););
 	}
 	if (p->busy & 1u << PAIR_SAVE) {
@@ -347,7 +413,7 @@ static bool step_primary_done(const struct state *now)
 	if (p->busy & 1u << PAIR_DETACH)
 		TRY("detach", s->attached = 0; done(s, true, PAIR_DETACH, true););
 	if (p->busy & 1u << PAIR_RELEASE)
-		TRY("release", s->held = 0; s->sent = 0; done(s, true, PAIR_RELEASE, true););
+		TRY("release", do_release(s); done(s, true, PAIR_RELEASE, true););
 	return true;
 }
 
@@ -364,7 +430,8 @@ static bool step_secondary_done(const struct state *now)
 	}
 	if (p->busy & 1u << PAIR_LOAD) {
 		TRY("load", rule(s->state_for == p->id, "a state is loaded that is not complete");
-		    s->loaded = p->id; done(s, false, PAIR_LOAD, true););
+		    s->loaded = s->ever_loaded = p->id;
+		    done(s, false, PAIR_LOAD, true););
 		TRY("load fails", done(s, false, PAIR_LOAD, false););
 	}
 	if (p->busy & 1u << PAIR_COMMIT)
@@ -398,6 +465,7 @@ static bool deliver(const struct state *now, bool primary)
 	    e.hello.over = w.over;
 	    e.hello.running = w.running;
 	    e.hello.checkpoint = w.checkpoint;
+	    e.hello.rebooted = primary && w.frame == FRAME_HELLO && w.boot != s->known;
 	    e.hello.takes_want = true;
 	    if (!primary && w.frame == FRAME_STATE_END && w.good &&
 		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
@@ -448,10 +516,14 @@ static bool steps(const struct state *now, bool *moved)
 		TRY("connect", struct pair_event e = { .type = PAIR_OPENED };
 		    memset(&s->to_p, 0, sizeof(s->to_p)); memset(&s->to_s, 0, sizeof(s->to_s));
 		    s->link_up = 1; feed(s, true, &e); feed(s, false, &e););
-	if (p && now->attached != !now->p.degraded && !now->attached)
-		TRY("the primary's data leg has failed",
+	if (p)
+		TRY("the primary looks at its kernel",
 		    struct pair_event e = { .type = PAIR_KERNEL };
 		    kernel_of(s, true, &e.kernel); feed(s, true, &e););
+	if (p && !now->held && now->arrived < now->writes && passes(now))
+		TRY("what was written arrives", s->arrived = s->writes;);
+	if (may_resync(now))
+		TRY("resync", do_resync(s););
 	*moved = nr_nodes != was;
 	return true;
 }
@@ -472,22 +544,19 @@ static bool quiet(const struct state *now)
 	       !(now->s_up && (now->s.busy || (now->s.opened && (!now->link_up || !now->p_up)))) &&
 	       !(now->p_up && now->p.opened && now->to_p.nr) &&
 	       !(now->s_up && now->s.opened && now->to_s.nr) &&
-	       !(now->p_up && now->p.phase != PAIR_IDLE && !stuck(now));
+	       !(now->p_up && now->p.phase != PAIR_IDLE && !stuck(now)) &&
+	       !may_resync(now) && !(now->p_up && !now->held && now->arrived < now->writes && passes(now));
 }
 
 /* What users, workloads and bad luck do. */
 static bool faults(const struct state *now)
 {
-	if (now->p_up && !now->held && now->writes < max_writes) {
-		bool parked = false;
-
-		for (unsigned int i = 0; i < VOLUMES; i++)
-			parked |= now->v[i].prepared;
-		if (!now->attached || !now->s_up || now->over || !parked)
-			TRY("write", s->writes++;
-			    if (s->attached && (!s->s_up || s->over)) s->attached = 0;
-			    if (s->attached) s->arrived = s->writes;);
-	}
+	/* Where it does not arrive, the data leg fails, or hangs in a prepared secondary. */
+	if (now->p_up && (!now->held || async) && now->writes < max_writes &&
+	    (async || !now->attached || !now->s_up || now->over || passes(now)))
+		TRY("write", s->writes++;
+		    if (s->attached && !s->held && (!s->s_up || s->over)) s->attached = 0;
+		    if (!async && s->attached) s->arrived = s->writes;);
 	if (now->p_up && now->triggers < max_triggers)
 		TRY("trigger", s->triggers++; struct pair_event e = { .type = PAIR_TRIGGER };
 		    feed(s, true, &e););
@@ -503,6 +572,12 @@ static bool faults(const struct state *now)
 	if (now->s_up && !now->asked)
 		TRY("failover", s->asked = 1;
 		    struct pair_event e = { .type = PAIR_ASK_FAILOVER }; feed(s, false, &e););
+	if (!now->s_up && now->boot < 2)
+		for (unsigned int lost = 0; lost <= (now->arrived > now->flushed); lost++)
+			TRY(lost ? "the secondary comes back without its cache" :
+			    "the secondary comes back",
+			    s->s_up = 1; s->boot++; s->loaded = 0; s->hole |= lost;
+			    restart(s, false););
 	if (now->faults == max_faults)
 		return true;
 	if (now->link_up)
@@ -515,7 +590,7 @@ static bool faults(const struct state *now)
 			    s->held = 1; restart(s, true););
 		if (now->p.busy & 1u << PAIR_RELEASE)
 			TRY("the primary's daemon is killed, having released", s->faults++;
-			    s->held = 0; restart(s, true););
+			    do_release(s); restart(s, true););
 		if (now->p.busy & 1u << PAIR_DETACH)
 			TRY("the primary's daemon is killed, having detached", s->faults++;
 			    s->attached = 0; restart(s, true););
@@ -560,7 +635,8 @@ int main(int argc, char **argv)
 	struct state first;
 	unsigned int nr_quiet = 0, committed = 0, failed_over = 0;
 
-	if (argc == 4) {
+	async = argc == 5 && !strcmp(argv[4], "async");
+	if (argc >= 4) {
 		max_writes = atoi(argv[1]);
 		max_triggers = atoi(argv[2]);
 		max_faults = atoi(argv[3]);
@@ -592,7 +668,7 @@ int main(int argc, char **argv)
 		committed += now.v[0].checkpoint > 0;
 		failed_over += now.over;
 	}
-	printf("ok - explore: %u states with %u writes, %u triggers, %u faults; %u at rest, %u with a checkpoint, %u after a failover\n",
-	       nr_nodes, max_writes, max_triggers, max_faults, nr_quiet, committed, failed_over);
+	printf("ok - explore: %s, %u states with %u writes, %u triggers, %u faults; %u at rest, %u with a checkpoint, %u after a failover\n",
+	       async ? "async" : "sync", nr_nodes, max_writes, max_triggers, max_faults, nr_quiet, committed, failed_over);
 	return !(nr_quiet && committed && failed_over);
 }

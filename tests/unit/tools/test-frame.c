@@ -350,7 +350,7 @@ static const struct repl_hello good_hello = {
 	.checkpoint = 0x0102030405060708,
 	.prepared = 42,
 	.pending = ~0ull,
-	.instance = { 1, 2, 3, [15] = 255 },
+	.boot = { 1, 2, 3, [15] = 255 },
 	.resource = "data.A-1_b",
 	.host = "h",
 };
@@ -371,7 +371,7 @@ static void hello_round(void **state)
 	assert_int_equal(hello.checkpoint, 0x0102030405060708);
 	assert_int_equal(hello.prepared, 42);
 	assert_true(hello.pending == ~0ull);
-	assert_memory_equal(hello.instance, good_hello.instance, 16);
+	assert_memory_equal(hello.boot, good_hello.boot, 16);
 	assert_string_equal(hello.resource, "data.A-1_b");
 	assert_string_equal(hello.host, "h");
 	assert_memory_equal(wire, "\1\0\0\0\3\0\0\0\2\4\x34\x12", 12);

@@ -50,6 +50,7 @@ static struct fake {
 	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
+	unsigned int resyncs;
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -74,6 +75,8 @@ int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 			   struct repl_error *error);
 int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
+			   struct repl_error *error);
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error)
@@ -138,6 +141,14 @@ int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error)
 {
 	fake_of(resource)->attached = false;
+	return 0;
+}
+
+int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
+			   struct repl_error *error)
+{
+	fake_of(resource)->resyncs++;
+	fake_of(resource)->attached = true;
 	return 0;
 }
 
@@ -273,6 +284,7 @@ static void start(unsigned int host, char *const names[], unsigned int nr)
 		setenv("REPLCTL_CONFIG_DIR", path_of(host, "conf"), 1);
 		setenv("REPLCTL_RUN_DIR", path_of(host, "run"), 1);
 		setenv("REPLCTL_STATE_DIR", dir, 1);
+		setenv("REPLCTL_TEST_BOOT_ID", path_of(host, "boot"), 1);
 		r = serve(names, nr, &why);
 		if (r)
 			fprintf(stderr, "ends: %s\n", why.text);
@@ -304,6 +316,7 @@ static int setup(void **state)
 	for (unsigned int host = 0; host < 2; host++) {
 		mkdir(path_of(host, ""), 0700);
 		mkdir(path_of(host, "conf"), 0700);
+		put_file(path_of(host, "boot"), "00112233-4455-6677-8899-aabbccddeeff\n", 0600);
 		port[host] = free_port();
 		for (unsigned int i = 0; i < RESOURCES; i++) {
 			fakes[host][i].up = true;
@@ -422,6 +435,9 @@ static void two_resources(void **state)
 	checkpoint(ALPHA, "r0");
 	checkpoint(BETA, "r1");
 	checkpoint(ALPHA, "r0");
+	/* What waits behind the cut goes when the peer has what is before it. */
+	run_until(fakes[ALPHA][0].released == 2 && !fakes[ALPHA][0].held);
+	assert_int_equal(fakes[ALPHA][0].aborted, 0);
 	assert_int_equal(fakes[BETA][0].checkpoint, 2);
 	assert_int_equal(fakes[ALPHA][1].checkpoint, 1);
 	assert_int_equal(fakes[ALPHA][0].checkpoint, 0);
@@ -452,6 +468,9 @@ static void asked_by_secondary(void **state)
 	assert_int_equal(error.exit, REPL_EXIT_FAILED);
 	assert_non_null(strstr(error.text, "the load hook ended with status 1"));
 	assert_int_equal(fakes[BETA][0].checkpoint, 2);
+	/* And if it has not, it is dirty again. */
+	run_until(fakes[ALPHA][0].aborted == 3);
+	assert_int_equal(fakes[ALPHA][0].released, 2);
 
 	/* Without a connection it is degraded, and says no. */
 	kill(daemons[ALPHA], SIGKILL);
@@ -482,6 +501,53 @@ static void killed(void **state)
 	connected("r1");
 	checkpoint(ALPHA, "r0");
 	checkpoint(BETA, "r1");
+}
+
+/*
+ * The peer's daemon comes back, on the same boot of its host or on another: then what the
+ * host had in its cache is gone, and the kernel here has seen nothing of that.
+ */
+static void rebooted(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	start(BETA, NULL, 0);
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	put_file(path_of(BETA, "boot"), "00112233-4455-6677-8899-aabbccddee00\n", 0600);
+	start(BETA, NULL, 0);
+	/* (Or it is connected still: then that one is closed.) */
+	run_until(times_in_log(ALPHA, "beta has been rebooted"));
+	run_until(fakes[ALPHA][0].resyncs == 1);
+	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+
+	/* What it knows outlives the daemon; what it does not know, too. */
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].resyncs, 1);
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	put_file(path_of(BETA, "boot"), "00112233-4455-6677-8899-aabbccddee01\n", 0600);
+	start_both();
+	run_until(fakes[ALPHA][0].resyncs == 2);
+	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(times_in_log(ALPHA, "has been rebooted"), 2);
 }
 
 /* The first child of a daemon; without hooks there is but the worker. */
@@ -1014,7 +1080,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
