@@ -687,22 +687,34 @@ static int peer_path(const char *name, char *path, size_t size, struct repl_erro
 	return 0;
 }
 
+/* A hook has stopped the workload. */
+static int one_cut(const struct repl_resource *resource, unsigned int i,
+		   const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char message[64];
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.cut != REPL_CUT_NONE)
+		return 0;
+	cut_message(message, "cut", *(uint64_t *)arg, "");
+	return dm_message(name, message, NULL, 0, error);
+}
+
 static int one_flush(const struct repl_resource *resource, unsigned int i,
 		     const char *name, void *arg, struct repl_error *error)
 {
-	uint64_t id = *(uint64_t *)arg;
 	struct repl_status status;
 	char path[128], message[64];
 
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	if (status.primary.mode == REPL_MODE_ASYNC) {
-		/* A hold hook has stopped the workload, and made no cut. */
-		cut_message(message, "cut", id, "");
-		if (status.primary.cut == REPL_CUT_NONE &&
-		    dm_message(name, message, NULL, 0, error))
+		/* A hold hook has stopped the workload, and perhaps there is no cut yet. */
+		if (one_cut(resource, i, name, arg, error))
 			return -1;
-		cut_message(message, "drain", id, "");
+		cut_message(message, "drain", *(uint64_t *)arg, "");
 		return dm_message(name, message, NULL, 0, error);
 	}
 	if (peer_path(name, path, sizeof(path), error) || blockdev_flush(path, error))
@@ -844,6 +856,20 @@ int resource_hold(const struct repl_resource *resource, uint64_t id,
 {
 	return each(resource, false, one_hold, &id, error) ||
 	       each(resource, true, one_open, &id, error) ? -1 : 0;
+}
+
+/**
+ * resource_cut() - one point in time, with a workload that stands still
+ * @resource: resource; mode async
+ * @id: of the checkpoint
+ * @error: filled in on -1; some may have a cut then: resource_release()
+ *
+ * It may go on as soon as this has returned.
+ */
+int resource_cut(const struct repl_resource *resource, uint64_t id,
+		 struct repl_error *error)
+{
+	return each(resource, false, one_cut, &id, error);
 }
 
 /**

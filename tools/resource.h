@@ -120,6 +120,8 @@ int resource_export(const struct repl_resource *resource, struct repl_error *err
 int resource_syncfs(const struct repl_resource *resource, struct repl_error *error);
 int resource_hold(const struct repl_resource *resource, uint64_t id,
 		  struct repl_error *error);
+int resource_cut(const struct repl_resource *resource, uint64_t id,
+		 struct repl_error *error);
 int resource_release(const struct repl_resource *resource, uint64_t id, bool committed,
 		     struct repl_error *error);
 int resource_flush(const struct repl_resource *resource, uint64_t id,

@@ -71,7 +71,8 @@ struct session {
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	char why_behind[256];		/* the last resync could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
-	char *release;			/* the hook that belongs to the last hold, or NULL */
+	char *release;			/* the hook that the last hold needs still, or NULL */
+	bool early;			/* that one's is before the state: none is saved */
 	uint64_t held;			/* us: since when */
 
 	sd_event_source *tick;

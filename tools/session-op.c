@@ -12,18 +12,28 @@ enum {
 	OP_RESYNC,
 	OP_EXPORT,
 	OP_SYNCFS,				/* before the hold */
+	OP_CUT,					/* while a hook holds the workload */
 };
+
+/*
+ * An action of pair.c is done in steps, which are decided when it begins: the configuration
+ * may change meanwhile.
+ */
+#define OP_STEPS 3
+
+enum step_kind { STEP_WORK, STEP_HOLD_HOOK, STEP_RELEASE_HOOK };
 
 struct op {
 	struct session *s;
 	enum pair_action_type type;
 	uint64_t id;
+	struct {
+		enum step_kind kind;
+		unsigned int work;	/* STEP_WORK: what the worker does */
+	} step[OP_STEPS];
+	unsigned int nr, at;
+	char *hold;			/* hook, or NULL */
 	unsigned int tries;
-	/* The configuration may change meanwhile: what is done is what was begun. */
-	unsigned int running;		/* that the worker does, or the hook in its place */
-	bool hook;			/* it is a hook */
-	bool hooked;			/* the release hook has run */
-	bool synced;			/* OP_SYNCFS has */
 };
 
 /* In the worker. */
@@ -47,6 +57,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *
 		return resource_export(resource, error);
 	case OP_SYNCFS:
 		return resource_syncfs(resource, error);
+	case OP_CUT:
+		return resource_cut(resource, id, error);
 	case OP_RESYNC:
 		return resource_resync(resource, false, false, error);
 	case PAIR_PREPARE:
@@ -98,58 +110,45 @@ static void op_after(struct op *op, uint64_t usec)
 		abort();	/* no memory, and the workload may be held: start anew */
 }
 
-static void released(struct session *s)
+/* The workload goes on. */
+static void workload_opened(struct session *s)
 {
-	journal_mark_held(&s->resource, false);
-	journal_clear(&s->resource);
 	if (s->held)
 		s->last_pause = now_us() - s->held;
 	s->held = 0;
 }
 
-/* Does it begin with the file systems? The pause does not. */
-static bool op_syncs(const struct op *op)
+static void release_hook_ran(struct session *s)
 {
-	const struct repl_config *config = op->s->config;
-
-	return op->type == PAIR_HOLD && !op->synced && !config->hold && !config->sync &&
-	       config->syncfs;
+	workload_opened(s);
+	journal_mark_held(&s->resource, false);
+	free(s->release);
+	s->release = NULL;
 }
 
-static void op_ended(bool good, const struct repl_error *error, void *context)
+static void step_good(struct op *op)
 {
-	struct op *op = context;
 	struct session *s = op->s;
-	struct pair_event event = { .type = PAIR_DONE, .done = op->type, .good = good };
 
-	if (!good)
-		session_failed(s, error->text);
-	if (good && op->running == OP_SYNCFS) {
-		op->synced = true;
-		s->held = now_us();
-		op_go(op);
-		return;
+	if (op->step[op->at].kind == STEP_RELEASE_HOOK)
+		release_hook_ran(s);
+	else if (op->step[op->at].work == OP_SYNCFS)
+		s->held = now_us();	/* the pause begins behind it */
+	/* Mode async, and no hook: that was all of the pause. */
+	else if (op->type == PAIR_HOLD && !op->hold && !s->config->sync)
+		workload_opened(s);
+}
+
+static void op_finished(struct op *op, bool good, const struct repl_error *error)
+{
+	struct pair_event event = { .type = PAIR_DONE, .done = op->type, .good = good };
+	struct session *s = op->s;
+
+	if (op->type == PAIR_RELEASE) {
+		workload_opened(s);
+		journal_mark_held(&s->resource, false);	/* its hook may be gone */
+		journal_clear(&s->resource);
 	}
-	/* The hook lets the workload go on; what waits behind the cut is ours. */
-	if (good && op->type == PAIR_RELEASE && op->hook) {
-		op->hooked = true;
-		op_go(op);
-		return;
-	}
-	/* A commit may be beyond help: a volume was made anew, say. */
-	if (!good && op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10)) {
-		op_after(op, 1000000);
-		return;
-	}
-	/* Without a hook, and with mode async, that was all of the pause. */
-	if (op->type == PAIR_HOLD && good && !op->hook && !s->config->sync) {
-		s->last_pause = now_us() - s->held;
-		s->held = 0;
-	} else if (op->type == PAIR_HOLD) {
-		s->held = now_us();
-	}
-	if (op->type == PAIR_RELEASE)
-		released(s);
 	if (op->type == PAIR_COMMIT || op->type == PAIR_ABORT)
 		journal_clear(&s->resource);
 	if (op->type == PAIR_FAILOVER) {
@@ -157,52 +156,104 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 		answer(s, WAIT_FAILOVER, 0, good ? REPL_EXIT_OK : REPL_EXIT_FAILED,
 		       good ? NULL : error->text, NULL);
 	}
+	free(op->hold);
 	free(op);
 	session_feed(s, &event);
 }
 
-/*
- * The configuration may change in the middle of a checkpoint: what was held is released
- * in the same way, by the hook of that time.
- */
-static void hold_begins(struct session *s)
+static void op_ended(bool good, const struct repl_error *error, void *context)
 {
-	free(s->release);
-	s->release = s->config->hold ? strdup(s->config->release) : NULL;
-	if (!s->config->hold)
+	struct op *op = context;
+
+	if (good) {
+		step_good(op);
+		if (++op->at < op->nr)
+			op_go(op);
+		else
+			op_finished(op, true, error);
 		return;
-	if (!s->release)
-		abort();
-	journal_mark_held(&s->resource, true);
+	}
+	session_failed(op->s, error->text);
+	/* A commit may be beyond help: a volume was made anew, say. */
+	if (op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10))
+		op_after(op, 1000000);
+	else
+		op_finished(op, false, error);
 }
 
 static void op_go(struct op *op)
 {
+	enum step_kind kind = op->step[op->at].kind;
 	struct session *s = op->s;
-	const char *hook = op->type == PAIR_HOLD ? s->config->hold :
-			   op->type == PAIR_RELEASE && !op->hooked ? s->release : NULL;
-	unsigned int what = op->type;
 	char resource[80], number[48], *env[3];
 	struct repl_error error;
 	int r;
 
-	if (!hook && op->type == PAIR_RELEASE && op->id && s->pair.last == op->id)
-		what = OP_RELEASE_GOOD;
-	else if (op_syncs(op))
-		what = OP_SYNCFS;
-	op->running = what;
-	op->hook = hook;
-	if (op->type == PAIR_HOLD && what != OP_SYNCFS)
-		hold_begins(s);
 	session_hook_env(s, resource, number, env);
-	r = hook ? work_hook(s->event, op->type == PAIR_HOLD ? "the hold hook" :
-			     "the release hook", hook, env, -1, -1,
-			     s->config->checkpoint_timeout, op_ended, op, NULL, &error) :
-		   worker_call(s->worker, what, op->id, op_ended, op, &error);
+	if (kind == STEP_WORK)
+		r = worker_call(s->worker, op->step[op->at].work, op->id, op_ended, op, &error);
+	else
+		r = work_hook(s->event, kind == STEP_HOLD_HOOK ? "the hold hook" :
+			      "the release hook", kind == STEP_HOLD_HOOK ? op->hold :
+			      s->release, env, -1, -1, s->config->checkpoint_timeout,
+			      op_ended, op, NULL, &error);
 	if (r) {
 		say(s, 3, "%s", error.text);
 		op_after(op, 100000);	/* for want of memory or processes */
 	}
+}
+
+static void op_add(struct op *op, enum step_kind kind, unsigned int work)
+{
+	op->step[op->nr].kind = kind;
+	op->step[op->nr++].work = work;
+}
+
+static char *copy(const char *text)
+{
+	char *p = text ? strdup(text) : NULL;
+
+	if (text && !p)
+		abort();
+	return p;
+}
+
+/*
+ * With hooks, what was held is released by the hook of that time. It can be as soon as
+ * there is a cut, but for a state that is to be saved: that one belongs to the cut.
+ */
+static void plan_hold(struct op *op)
+{
+	const struct repl_config *config = op->s->config;
+	struct session *s = op->s;
+
+	op->hold = copy(config->hold);
+	free(s->release);
+	s->release = copy(config->hold ? config->release : NULL);
+	s->early = config->hold && !config->sync && !config->save;
+	s->held = now_us();
+	if (!config->hold) {
+		if (!config->sync && config->syncfs)
+			op_add(op, STEP_WORK, OP_SYNCFS);
+		op_add(op, STEP_WORK, PAIR_HOLD);
+		return;
+	}
+	journal_mark_held(&s->resource, true);
+	op_add(op, STEP_HOLD_HOOK, 0);
+	if (s->early) {
+		op_add(op, STEP_WORK, OP_CUT);
+		op_add(op, STEP_RELEASE_HOOK, 0);
+	}
+}
+
+static void plan_release(struct op *op)
+{
+	struct session *s = op->s;
+
+	if (s->release)
+		op_add(op, STEP_RELEASE_HOOK, 0);
+	op_add(op, STEP_WORK, op->id && s->pair.last == op->id ? OP_RELEASE_GOOD :
+	       PAIR_RELEASE);
 }
 
 /**
@@ -221,7 +272,11 @@ void op_start(struct session *s, enum pair_action_type type, uint64_t id)
 	op->type = type;
 	op->id = id;
 	if (type == PAIR_HOLD)
-		s->held = now_us();
+		plan_hold(op);
+	else if (type == PAIR_RELEASE)
+		plan_release(op);
+	else
+		op_add(op, STEP_WORK, type);
 	op_go(op);
 }
 

@@ -155,7 +155,8 @@ void save_start(struct session *s)
 	s->save_eof = false;
 	s->save_ended = false;
 	s->save_good = false;
-	if (!s->config->save) {
+	/* (A hook that has come in meanwhile: the workload has gone on already.) */
+	if (!s->config->save || s->early) {
 		if (sd_event_add_defer(s->event, NULL, save_now, s) < 0)
 			abort();
 		return;

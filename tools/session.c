@@ -362,9 +362,11 @@ static int begin(struct session *s, struct repl_error *error)
 	s->worker = op_worker(s);
 	if (!s->worker)
 		return error_set(error, REPL_EXIT_FAILED, "out of memory");
-	s->release = s->config->release ? strdup(s->config->release) : NULL;
-	if (s->config->release && !s->release)
-		return error_set(error, REPL_EXIT_FAILED, "out of memory");
+	if (s->config->release && journal_is_held(&s->resource)) {
+		s->release = strdup(s->config->release);
+		if (!s->release)
+			return error_set(error, REPL_EXIT_FAILED, "out of memory");
+	}
 	r = sd_event_add_time_relative(s->event, &s->tick, CLOCK_MONOTONIC, 0, 1000, on_tick, s);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);

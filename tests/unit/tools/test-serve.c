@@ -51,6 +51,7 @@ static struct fake {
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs;
+	bool no_cut;
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -66,6 +67,8 @@ int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 			 struct repl_error *error);
 int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
 			    bool committed, struct repl_error *error);
+int __wrap_resource_cut(const struct repl_resource *resource, uint64_t id,
+			struct repl_error *error);
 int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
 			 struct repl_error *error);
 int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error);
@@ -116,6 +119,16 @@ int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 	return 0;
 }
 
+int __wrap_resource_cut(const struct repl_resource *resource, uint64_t id,
+			struct repl_error *error)
+{
+	if (fake_of(resource)->no_cut)
+		return error_set(error, REPL_EXIT_FAILED, "no cut");
+	fake_of(resource)->held = true;
+	fake_of(resource)->cut = id;
+	return 0;
+}
+
 int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
 			    bool committed, struct repl_error *error)
 {
@@ -135,6 +148,7 @@ int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
 {
 	while (fake_of(resource)->stuck)
 		usleep(10000);
+	fake_of(resource)->cut = id;
 	return 0;
 }
 
@@ -915,6 +929,80 @@ static void reload_while_held(void **state)
 	assert_int_equal(fakes[ALPHA][0].holds, 1);
 }
 
+/* Asks for a checkpoint, which gets stuck in its flush. */
+static pid_t stuck_checkpoint(void)
+{
+	pid_t asks;
+
+	unlink(path_of(ALPHA, "released"));
+	fakes[ALPHA][0].stuck = true;
+	fflush(NULL);
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"flushing\""));
+	return asks;
+}
+
+static void goes_on(pid_t asks)
+{
+	int status;
+
+	fakes[ALPHA][0].stuck = false;
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	assert_int_equal(status, 0);
+}
+
+/* The workload goes on as soon as there is a cut, unless its state is saved. */
+static void early(void **state)
+{
+	char more[300], released[128];
+	pid_t asks;
+
+	snprintf(released, sizeof(released), "%s", path_of(ALPHA, "released"));
+	snprintf(more, sizeof(more), "hold = /bin/true\nrelease = /bin/mkdir %s", released);
+	configure_both(0, ALPHA, more);
+	start_both();
+	connected("r0");
+	asks = stuck_checkpoint();
+	assert_int_equal(access(released, F_OK), 0);
+	assert_int_equal(fakes[ALPHA][0].cut, 1);
+	/* With a daemon that dies it is not released once more: the hook would fail. */
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	waitpid(asks, NULL, 0);
+	fakes[ALPHA][0].stuck = false;
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	run_until(!fakes[ALPHA][0].held);
+	assert_int_equal(rmdir(released), 0);
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(rmdir(released), 0);
+
+	/* Without a cut it is released, too. */
+	fakes[ALPHA][0].no_cut = true;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	run_until(!rmdir(released));
+	fakes[ALPHA][0].no_cut = false;
+
+	/* A hook that fails is tried until it does not. */
+	assert_int_equal(mkdir(released, 0700), 0);
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	run_until(times_in_log(ALPHA, "the release hook ended with status 1") >= 2);
+	assert_int_equal(rmdir(released), 0);
+	run_until(!rmdir(released));
+
+	snprintf(more, sizeof(more), "save = /bin/echo state\nload = /bin/cat\n"
+		 "hold = /bin/true\nrelease = /bin/mkdir %s", released);
+	configure_both(0, ALPHA, more);
+	assert_int_equal(ask(ALPHA, "reload", "r0", NULL), 0);
+	assert_int_equal(ask(BETA, "reload", "r0", NULL), 0);
+	asks = stuck_checkpoint();
+	assert_int_equal(access(released, F_OK), -1);
+	goes_on(asks);
+	run_until(!rmdir(released));
+}
+
 /* A hook that runs when the session ends is ended, and not waited for. */
 static void hook_in_flight(void **state)
 {
@@ -1083,7 +1171,7 @@ int main(void)
 		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
-		test(reload_while_held), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
+		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
 	};
 	int r;
 
