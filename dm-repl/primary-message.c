@@ -79,17 +79,17 @@ static int primary_take_peer(const struct primary_message *m, struct dm_dev *dev
 	struct repl_primary *p = m->p;
 	int r = 0;
 
+	if (!repl_window_is_idle(&p->window)) {
+		DMERR("%s: attach: I/O to the last peer is in flight still",
+		      m->name);
+		return -EBUSY;
+	}
 	/* One that has failed goes first. */
 	if (p->peer)
 		r = primary_let_go(p);
 	if (r)
 		return r;
 	primary_put_leaving(p);
-	if (p->leaving) {
-		DMERR("%s: attach: I/O to the last peer is in flight still",
-		      m->name);
-		return -EBUSY;
-	}
 	if (p->sync)
 		r = primary_close(p);
 	if (!r) {
@@ -123,6 +123,9 @@ static int message_attach(struct primary_message *m)
 	r = -EINVAL;
 	if (repl_same_device(dev, p->local))
 		DMERR("%s: attach %s: local and peer are the same device",
+		      m->name, m->argv[0]);
+	else if (p->metadata && repl_same_device(dev, p->metadata))
+		DMERR("%s: attach %s: peer and metadata are the same device",
 		      m->name, m->argv[0]);
 	else if (bdev_logical_block_size(dev->bdev) >
 		 queue_logical_block_size(dm_disk(dm_table_get_md(p->ti->table))->queue))
@@ -263,7 +266,7 @@ static int message_cut(struct primary_message *m)
 	if (!r) {
 		r = cut_begin(p, id, hold);
 		if (r)
-			DMERR("%s: cut: there is no peer, or it has not got all",
+			DMERR("%s: cut: there is no peer, it has not got all, or the device is suspended",
 			      m->name);
 	}
 	if (r || !hold) {

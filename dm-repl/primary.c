@@ -720,6 +720,7 @@ static void primary_stop(struct repl_primary *p, bool stop)
 		return;
 	p->suspended = stop;
 	if (stop) {
+		repl_window_stopping(&p->window);
 		primary_end_hold(p);
 		repl_window_stop(&p->window);
 		repl_job_hold(&p->push.job, true);
@@ -767,6 +768,25 @@ static void take_bits(struct repl_primary *p, struct repl_bits *to,
 	}
 }
 
+static void take_cut(struct repl_primary *p, struct repl_primary *old)
+{
+	p->cut = old->cut;
+	p->cut_id = old->cut_id;
+	p->drained = old->drained;
+	if (p->cut == PRIMARY_CUT_NONE)
+		return;
+	if (!p->sync) {
+		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
+		return;
+	}
+	DMERR("%s: cut %llu is aborted: mode sync has none",
+	      dm_table_device_name(p->ti->table), p->cut_id);
+	p->cut = PRIMARY_CUT_NONE;
+	repl_bits_merge(&p->checkpoint, &p->frozen);
+	repl_bits_wipe(&p->frozen);
+	repl_window_release(&p->window);
+}
+
 /*
  * A reload must not make a peer whole that has missed writes: the new table
  * takes over the maps, the counts, the cut and, if it has the same peer, the
@@ -795,11 +815,7 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	repl_window_hand_over(&p->window, &old->window);
 	take_bits(p, &p->checkpoint, old, &old->checkpoint);
 	take_bits(p, &p->frozen, old, &old->frozen);
-	p->cut = old->cut;
-	if (p->cut != PRIMARY_CUT_NONE)
-		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
-	p->cut_id = old->cut_id;
-	p->drained = old->drained;
+	take_cut(p, old);
 	p->detached = !p->peer && old->detached;
 	if (same) {
 		p->errors = old->errors;
@@ -862,7 +878,11 @@ static void primary_resume(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
 
-	primary_stop(p, false);
+	/* A new table does not stand still, but what it took over may be missing. */
+	if (p->suspended)
+		primary_stop(p, false);
+	else
+		repl_window_resume(&p->window);
 	if (p->track)
 		repl_track_resume(p->track);
 }

@@ -665,17 +665,36 @@ static void window_endio(struct bio *bio)
 			bio->bi_status);
 }
 
-static void window_zero_done(struct repl_window *w, struct repl_entry *e, int r)
+static void window_zero_done(struct repl_window *w, struct repl_entry *e, bool good)
 {
-	if (r)
-		repl_window_fail(w, REPL_PEER_WRITE, r, e->range.begin);
 	rcu_read_lock();
 	spin_lock_irq(&w->lock);
-	entry_done(w, e, !r);
+	entry_done(w, e, good);
 	window_poke(w);
 	window_wake(w);
 	spin_unlock_irq(&w->lock);
 	rcu_read_unlock();
+}
+
+static bool window_zero(struct repl_window *w, struct block_device *peer,
+			struct repl_entry *e)
+{
+	sector_t sector, nr;
+	int r;
+
+	for (sector = e->range.begin; sector <= e->range.last; sector += nr) {
+		nr = min_t(sector_t, WINDOW_ZEROES, e->range.last - sector + 1);
+		WRITE_ONCE(e->sent, now());
+		window_arm(w);
+		if (READ_ONCE(w->failed))
+			return false;
+		r = blkdev_issue_zeroout(peer, sector, nr, GFP_NOIO, 0);
+		if (r) {
+			repl_window_fail(w, REPL_PEER_WRITE, r, e->range.begin);
+			return false;
+		}
+	}
+	return true;
 }
 
 /* Zeroes that the peer cannot write by itself. */
@@ -685,8 +704,6 @@ static void window_zero_work(struct work_struct *work)
 					     zero_work);
 	struct block_device *peer;
 	struct repl_entry *e;
-	sector_t sector, nr;
-	int r;
 
 	for (;;) {
 		spin_lock_irq(&w->lock);
@@ -697,21 +714,8 @@ static void window_zero_work(struct work_struct *work)
 		spin_unlock_irq(&w->lock);
 		if (!e)
 			break;
-
-		r = 0;
-		for (sector = e->range.begin;
-		     sector <= e->range.last && !r; sector += nr) {
-			nr = min_t(sector_t, WINDOW_ZEROES,
-				   e->range.last - sector + 1);
-			WRITE_ONCE(e->sent, now());
-			window_arm(w);
-			if (!peer || READ_ONCE(w->failed))
-				r = -EIO;
-			else
-				r = blkdev_issue_zeroout(peer, sector, nr,
-							 GFP_NOIO, 0);
-		}
-		window_zero_done(w, e, r);
+		/* Without a peer, or in a suspend, it is missed, and nobody's fault. */
+		window_zero_done(w, e, peer && window_zero(w, peer, e));
 	}
 }
 
@@ -1219,14 +1223,15 @@ unsigned int repl_window_used(struct repl_window *w)
  * repl_window_cut() - what is written from now on waits for the release
  * @w: window; the gate is closed and drained
  *
- * Return: 0, or -EBUSY: the peer is not well or behind, or there is a cut.
+ * Return: 0, or -EBUSY: the peer is not well or behind, there is a cut, or the
+ * device is being suspended.
  */
 int repl_window_cut(struct repl_window *w)
 {
 	int r = -EBUSY;
 
 	spin_lock_irq(&w->lock);
-	if (window_sends(w) && !w->is_cut && !w->nr_claims &&
+	if (window_sends(w) && !w->is_cut && !w->stopping && !w->nr_claims &&
 	    !repl_bits_count(&w->missed)) {
 		w->is_cut = true;
 		w->broken = false;
@@ -1267,6 +1272,7 @@ static bool window_cut_over(struct repl_window *w)
  */
 int repl_window_drain(struct repl_window *w)
 {
+	bool flushed = false;
 	u64 flush;
 	int r;
 
@@ -1274,19 +1280,23 @@ int repl_window_drain(struct repl_window *w)
 				window_has_passed(w, READ_ONCE(w->cut)));
 	if (r)
 		return r;
-	spin_lock_irq(&w->lock);
-	flush = ++w->flush_wanted;
-	spin_unlock_irq(&w->lock);
-	window_poke(w);
-	r = wait_event_killable(w->wait, window_cut_over(w) ||
-				READ_ONCE(w->flush_done) >= flush);
-	if (r)
-		return r;
+	/* (A peer without a cache flushes at once, whatever it has got.) */
+	if (window_has_passed(w, READ_ONCE(w->cut))) {
+		spin_lock_irq(&w->lock);
+		flush = ++w->flush_wanted;
+		spin_unlock_irq(&w->lock);
+		window_poke(w);
+		r = wait_event_killable(w->wait, window_cut_over(w) ||
+					READ_ONCE(w->flush_done) >= flush);
+		if (r)
+			return r;
+		flushed = READ_ONCE(w->flush_done) >= flush;
+	}
 	if (!READ_ONCE(w->is_cut))
 		return -EINVAL;
 	if (READ_ONCE(w->broken))
 		return -EIO;
-	return READ_ONCE(w->flush_done) >= flush ? 0 : -EAGAIN;
+	return flushed ? 0 : -EAGAIN;
 }
 
 /**
@@ -1340,20 +1350,29 @@ static void window_wait_passed(struct repl_window *w)
 }
 
 /**
- * repl_window_stop() - before a suspend, with writes still coming
+ * repl_window_stopping() - a suspend begins: no cut and no claim from now on
  * @w: window
  *
- * Sends what there is, so that little is left for repl_window_settle(), and
- * waits for a peer that hangs while the workload does not. Nobody waits for room
- * or for a drain any more. Context: process.
+ * Nobody waits for room or for a drain any more. Context: process.
  */
-void repl_window_stop(struct repl_window *w)
+void repl_window_stopping(struct repl_window *w)
 {
 	spin_lock_irq(&w->lock);
 	w->stopping = true;
 	queue_work(w->wq, &w->retry_work);
 	window_wake(w);
 	spin_unlock_irq(&w->lock);
+}
+
+/**
+ * repl_window_stop() - after repl_window_stopping(), with writes still coming
+ * @w: window
+ *
+ * Sends what there is, so that little is left for repl_window_settle(), and
+ * waits for a peer that hangs while the workload does not. Context: process.
+ */
+void repl_window_stop(struct repl_window *w)
+{
 	if (!w->size)
 		return;
 

@@ -221,6 +221,7 @@ int repl_window_drain(struct repl_window *window);
 void repl_window_release(struct repl_window *window);
 
 /* Suspend and reload. */
+void repl_window_stopping(struct repl_window *window);
 void repl_window_stop(struct repl_window *window);
 void repl_window_settle(struct repl_window *window);
 void repl_window_resume(struct repl_window *window);

@@ -351,6 +351,8 @@ static void timeout(void)
 	ok_errno(dm_message(NAME, "cut 1"), EBUSY, "there is no cut");
 	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), EBUSY, "attach, with I/O in flight");
 	ok_primary_latched(NAME, "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	status();
+	ok_str(st.peer, "failed", "that has changed nothing");
 	leg_heal(PEER);
 	do	/* its answers come late */
 		errno = dm_message(NAME, "attach %s", dm_path(PEER));
@@ -666,6 +668,33 @@ static void reloads(void)
 	settle();
 	same("after a push by itself");
 
+	section("released while suspended, and a reload");
+	put_regions(10, 2);
+	ok_errno(dm_message(NAME, "cut 10"), 0, "cut");
+	put_regions(1, 4);
+	ok_errno(dm_message(NAME, "drain 10"), 0, "drain");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_message(NAME, "release 10"), 0, "release");
+	ok_errno(reload("1 async", REGION), 0, "reload");
+	wait_job_done();
+	settle();
+	same("after a push by itself");
+
+	section("reload with a cut, to mode sync");
+	put_regions(10, 2);
+	ok_errno(dm_message(NAME, "cut 11"), 0, "cut");
+	put_regions(1, 4);
+	ok_errno(reload("1 sync", REGION), 0, "reload");
+	status();
+	ok_str(st.cut, "-", "the cut is aborted");
+	ok_u64(st.checkpoint_regions, 6, "the checkpoint has none of it");
+	ok_errno(dm_message(NAME, "release 11"), EOPNOTSUPP, "it cannot be released");
+	wait_job_done();
+	same("after a push by itself");
+	ok_errno(reload("1 async", REGION), 0, "async again");
+	settle();
+	same("afterwards");
+
 	section("a failed peer");
 	leg_fail(PEER, 0, SECTORS, LEG_ALL);
 	put_regions(0, 1);
@@ -700,13 +729,101 @@ static void suspend(void)
 	unmake();
 }
 
+static void *suspending(void *arg)
+{
+	*(int *)arg = dm_suspend(NAME, 0);
+	return NULL;
+}
+
+/* Writes must not be held while a suspend waits for them. */
+static void cut_while_suspending(void)
+{
+	struct helper drain;
+	pthread_t thread;
+	int err;
+
+	section("a cut while the device is being suspended");
+	make("2 async peer_timeout=600000");
+	leg_hold(PEER);
+	put_regions(0, 3);
+	ok_errno(dm_message(NAME, "cut 1"), 0, "cut");
+	start_message(&drain, "drain 1");
+	need(!pthread_create(&thread, NULL, suspending, &err), "a thread");
+	end(&drain, EAGAIN, "who drains does not hold up the suspend");
+	ok_errno(dm_message(NAME, "release 1"), 0, "release");
+	ok_errno(dm_message(NAME, "cut 2 hold"), EBUSY, "no cut now");
+	ok_errno(dm_message(NAME, "cut 2"), EBUSY, "nor one that holds nothing");
+	leg_heal(PEER);
+	pthread_join(thread, NULL);
+	ok_errno(err, 0, "suspend");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	settle();
+	same("afterwards");
+	unmake();
+}
+
+/* A suspend that leaves something is no failure of a peer that is slow. */
+static void slow_zeroes(void)
+{
+	const char *old = peer_disk;
+
+	section("suspend, with zeroes to be written as data to a slow peer");
+	errno = dm_make("async-slow", SECTORS, "delay", "%s 0 0 %s 0 500", old, old);
+	need(!errno, "a slow disk");
+	peer_disk = dm_path("async-slow");
+	leg_make(LOCAL, local_disk, SECTORS);
+	leg_make(PEER, peer_disk, SECTORS);
+	local_fd = dev_open(local_disk);
+	peer_fd = dev_open(old);
+	stamp(content, 0, SECTORS, ++tag);
+	need(!io_write(local_fd, 0, SIZE, content), "local is filled");
+	need(!io_write(peer_fd, 0, SIZE, content), "the peer is filled");
+	errno = dm_make(NAME, SECTORS, "repl-primary", "%s - - %u 2 async peer_timeout=3000",
+			dm_path(LOCAL), REGION);
+	need(!errno, "a primary that can write zeroes");
+	fd = dev_open(dm_path(NAME));
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), 0, "a peer that cannot");
+	for (unsigned int i = 0; i < 24; i++)
+		need(!io_zeroes_or_fail(fd, at(i), BYTES), "write-zeroes");
+	memset(content, 0, 24 * BYTES);
+	status();
+	ok(st.window_used && st.window_used <= 24 * 4, "they are not data in the window");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	status();
+	ok(st.dirty > 0, "something is missing");
+	ok_str(st.peer, "attached", "the peer has not failed");
+	ok_primary_latched(NAME, "-", 0, 0);
+	ok_errno(dm_resume(NAME), 0, "resume");
+	wait_job_done();
+	settle();
+	same("after a push by itself");
+	unmake();
+	need(!dm_remove("async-slow"), "the slow disk is removed");
+	peer_disk = old;
+}
+
+static void metadata_as_peer(void)
+{
+	section("the metadata device as the peer");
+	memset(scratch, 0, MIB);
+	local_fd = dev_open(brd(2));
+	need(!io_write(local_fd, 0, MIB, scratch), "no metadata");
+	close(local_fd);
+	errno = dm_make(NAME, SECTORS, "repl-primary", "%s - %s %u", local_disk, brd(2), REGION);
+	need(!errno, "a primary");
+	ok_errno(dm_message(NAME, "attach %s", brd(2)), EINVAL, "attach");
+	status();
+	ok_str(st.peer, "none", "there is no peer");
+	need(!dm_remove(NAME), "all is removed");
+}
+
 int main(void)
 {
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);
 	watchdog(patience_of(300));
 	console_quiet();
-	brd_load(2, SIZE);
+	brd_load(3, SIZE);
 	content = io_alloc(SIZE);
 	image = io_alloc(SIZE);
 	scratch = io_alloc(MIB);
@@ -722,12 +839,15 @@ int main(void)
 	cut();
 	hold();
 	broken();
-	reloads();
 	suspend();
+	cut_while_suspending();
+	metadata_as_peer();
+	reloads();
 	order("1 async", false);
 	order("2 async window=256", false);
 	order("3 async congestion=block window=256", false);
 	local_disk = loop_make(SIZE);
+	slow_zeroes();
 	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
