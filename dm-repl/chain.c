@@ -1382,16 +1382,24 @@ static int msg_retry(struct chain_args *args)
 }
 
 /*
- * Whether the last change was recorded may be unknown: then ingest is refused
- * until the state that we are in has been.
+ * Was it unknown whether the last change was recorded? By now it may be known, for
+ * something else has taken its place in the log; ingest is refused still.
  */
+static bool chain_was_in_doubt(struct repl_chain *chain)
+{
+	return chain->store && (repl_log_ambiguous(&chain->store->log) ||
+				(chain->ingest == REPL_INGEST_REFUSE &&
+				 !chain->fenced && !chain->prepared));
+}
+
+/* Ingest is refused until the state that we are in has been recorded. */
 static int msg_clear_error(struct chain_args *args)
 {
 	struct repl_chain *chain = args->chain;
 	struct repl_meta_state state;
 	int r;
 
-	if (chain->store && repl_log_ambiguous(&chain->store->log)) {
+	if (chain_was_in_doubt(chain)) {
 		bool was_closed = chain->closed;
 
 		r = chain_close(chain);

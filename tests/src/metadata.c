@@ -862,6 +862,42 @@ static void record(enum leg_fault fault)
 	end();
 }
 
+/*
+ * Whether the checkpoint was recorded is unknown, until something else takes its place in
+ * the log: nobody has to say so. Ingest waits for clear_error all the same.
+ */
+static void doubt_ends(void)
+{
+	struct repl_status st;
+	uint64_t used;
+
+	section("the record of a checkpoint fails, and another one follows");
+	begin();
+	ingest(at(2), BYTES, 0, "an ingest write before");
+	if (!leg_fail(set.metadata, 0, 2048, LEG_ALL)) {
+		skipped("this kernel", "reads alone that fail");
+		end();
+		return;
+	}
+	message("checkpoint", EIO);
+	leg_heal(set.metadata);
+	repl_status(set.view, &st);
+	used = st.log_used;
+	leg_fail(set.active, sec(50), REGION, LEG_WRITES);
+	view_write(at(50), BYTES, EIO, "another error, which is recorded");
+	leg_heal(set.active);
+	while (st.log_used == used)
+		repl_status(set.view, &st);
+	ingest(at(2), BYTES, EIO, "still refused");
+	message("clear_error", 0);
+	ingest(at(2), BYTES, 0, "not any more after clear_error");
+	exact("after it was mended");
+	again("mended");
+	ok_state("running", 1, "made again");
+	exact("made again");
+	end();
+}
+
 /* The end of a merge cannot be recorded: it has failed, and can be tried again. */
 static void merge(void)
 {
@@ -1040,6 +1076,7 @@ int main(void)
 	first_write(LEG_ALL);
 	record(LEG_WRITES);
 	record(LEG_ALL);
+	doubt_ends();
 	merge();
 	refusals();
 	return tap_end();
