@@ -196,10 +196,16 @@ static void cut_end(struct repl_primary *p, bool merge)
 	message_event(p);
 }
 
-/* With the gate closed and drained. */
+/* With the gate closed and drained; mode sync: suspended until the cut ends. */
 static int cut_begin(struct repl_primary *p, u64 id, bool hold)
 {
-	int r = repl_window_cut(&p->window);
+	int r;
+
+	if (!p->sync)
+		r = repl_window_cut(&p->window);
+	else
+		r = repl_window_has_peer(&p->window) &&
+		    !repl_bits_count(&p->window.missed) ? 0 : -EBUSY;
 
 	if (r)
 		return r;
@@ -226,8 +232,10 @@ static int cut_open(struct repl_primary *p)
 
 static int message_id(const struct primary_message *m, u64 *id)
 {
-	if (m->p->sync) {
-		DMERR("%s: %s: not in mode sync", m->name, m->argv[-1]);
+	/* What is written behind a cut has nowhere to wait. */
+	if (m->p->sync && !repl_window_is_quiesced(&m->p->window)) {
+		DMERR("%s: %s: in mode sync only while suspended", m->name,
+		      m->argv[-1]);
 		return -EOPNOTSUPP;
 	}
 	if (!m->argc)
@@ -249,7 +257,7 @@ static int message_cut(struct primary_message *m)
 
 	if (r)
 		return r;
-	if (m->argc > 2 || (m->argc == 2 && !hold))
+	if (m->argc > 2 || (m->argc == 2 && (!hold || p->sync)))
 		return -ENOMSG;
 	if (!hold && cut_is(p, id) && p->cut == PRIMARY_CUT_HELD)
 		return cut_open(p);
@@ -294,6 +302,10 @@ static int message_drain(struct primary_message *m)
 	if (!cut_is(p, id)) {
 		DMERR("%s: drain: there is no cut %llu", m->name, id);
 		return -EINVAL;
+	}
+	if (p->sync) {
+		DMERR("%s: drain: not in mode sync: flush the peer", m->name);
+		return -EOPNOTSUPP;
 	}
 	mutex_unlock(&p->lock);
 	r = repl_window_drain(&p->window);
@@ -377,6 +389,23 @@ void primary_end_hold(struct repl_primary *p)
 {
 	mutex_lock(&p->lock);
 	hold_abort(p, "the device is suspended");
+	mutex_unlock(&p->lock);
+}
+
+/**
+ * primary_end_cut() - the device goes on, and mode sync has no cut then
+ * @p: primary
+ *
+ * Context: process.
+ */
+void primary_end_cut(struct repl_primary *p)
+{
+	mutex_lock(&p->lock);
+	if (p->sync && p->cut != PRIMARY_CUT_NONE) {
+		DMERR("%s: cut %llu is aborted: resumed in mode sync",
+		      dm_table_device_name(p->ti->table), p->cut_id);
+		cut_end(p, true);
+	}
 	mutex_unlock(&p->lock);
 }
 

@@ -725,6 +725,7 @@ static void primary_stop(struct repl_primary *p, bool stop)
 		repl_window_stop(&p->window);
 		repl_job_hold(&p->push.job, true);
 	} else {
+		primary_end_cut(p);
 		repl_window_resume(&p->window);
 		repl_job_hold(&p->push.job, false);
 	}

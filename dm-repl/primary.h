@@ -147,6 +147,7 @@ int primary_message(struct dm_target *ti, unsigned int argc, char **argv,
 		    char *result, unsigned int maxlen);
 void primary_hold_work(struct work_struct *work);
 void primary_end_hold(struct repl_primary *p);
+void primary_end_cut(struct repl_primary *p);
 int primary_dirty_close(void *context);
 void primary_dirty_open(void *context);
 

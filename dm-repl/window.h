@@ -241,6 +241,15 @@ static inline struct block_device *repl_window_peer(struct repl_window *window)
 }
 
 /**
+ * repl_window_is_quiesced() - has the device been suspended?
+ * @window: window
+ */
+static inline bool repl_window_is_quiesced(struct repl_window *window)
+{
+	return READ_ONCE(window->quiesced);
+}
+
+/**
  * repl_window_has_peer() - is there a peer that has not failed?
  * @window: window
  */

@@ -604,18 +604,19 @@ static int one_syncfs(const struct repl_resource *resource, unsigned int i,
 
 /*
  * The writes stop. With mode async they only wait until all volumes have their cut;
- * with sync the device is suspended until the checkpoint is over.
+ * with sync the device is suspended until the checkpoint is over. There, too, the cut is
+ * what the kernel forgets when the peer has it.
  */
 static int one_hold(const struct repl_resource *resource, unsigned int i,
 		    const char *name, void *arg, struct repl_error *error)
 {
 	struct repl_status status;
 	char message[64];
+	bool sync;
 
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
-	if (status.primary.mode == REPL_MODE_SYNC)
-		return dm_suspend(name, DM_FREEZE_FS, error);
+	sync = status.primary.mode == REPL_MODE_SYNC;
 	if (status.primary.peer != REPL_PEER_ATTACHED)
 		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
 				 status_peer_name(status.primary.peer));
@@ -623,7 +624,9 @@ static int one_hold(const struct repl_resource *resource, unsigned int i,
 		return error_set(error, REPL_EXIT_FAILED,
 				 "%s: the peer is %llu regions behind: it waits for the resync",
 				 name, (unsigned long long)status.primary.dirty);
-	cut_message(message, "cut", *(uint64_t *)arg, " hold");
+	if (sync && dm_suspend(name, DM_FREEZE_FS, error))
+		return -1;
+	cut_message(message, "cut", *(uint64_t *)arg, sync ? "" : " hold");
 	return dm_message(name, message, NULL, 0, error);
 }
 
@@ -653,16 +656,21 @@ static int one_release(const struct repl_resource *resource, unsigned int i,
 {
 	const struct release *release = arg;
 	struct repl_status status;
+	struct repl_error why;
 	char message[64];
 	bool good;
+	int r;
 
-	if (dm_resume(name, error) || status_of(name, REPL_PRIMARY, &status, error))
-		return -1;
-	if (status.primary.cut == REPL_CUT_NONE)
-		return 0;
-	good = release->committed && status.primary.cut_id == release->id;
-	cut_message(message, good ? "release" : "abort", status.primary.cut_id, "");
-	return dm_message(name, message, NULL, 0, error);
+	r = status_of(name, REPL_PRIMARY, &status, error);
+	if (!r && status.primary.cut != REPL_CUT_NONE) {
+		good = release->committed && status.primary.cut_id == release->id;
+		cut_message(message, good ? "release" : "abort", status.primary.cut_id, "");
+		r = dm_message(name, message, NULL, 0, error);
+	}
+	/* Whatever it says: the workload goes on. */
+	if (!dm_resume(name, r ? &why : error))
+		return r;
+	return -1;
 }
 
 /* The device of the peer's leg: the kernel names it by numbers, sysfs knows its name. */
@@ -687,7 +695,7 @@ static int peer_path(const char *name, char *path, size_t size, struct repl_erro
 	return 0;
 }
 
-/* A hook has stopped the workload. */
+/* A hook has stopped the workload; in mode sync it has to stay so until the release. */
 static int one_cut(const struct repl_resource *resource, unsigned int i,
 		   const char *name, void *arg, struct repl_error *error)
 {
@@ -698,6 +706,8 @@ static int one_cut(const struct repl_resource *resource, unsigned int i,
 		return -1;
 	if (status.primary.cut != REPL_CUT_NONE)
 		return 0;
+	if (status.primary.mode == REPL_MODE_SYNC && dm_suspend(name, 0, error))
+		return -1;
 	cut_message(message, "cut", *(uint64_t *)arg, "");
 	return dm_message(name, message, NULL, 0, error);
 }
@@ -708,12 +718,11 @@ static int one_flush(const struct repl_resource *resource, unsigned int i,
 	struct repl_status status;
 	char path[128], message[64];
 
-	if (status_of(name, REPL_PRIMARY, &status, error))
+	/* A hold hook has stopped the workload, and perhaps there is no cut yet. */
+	if (one_cut(resource, i, name, arg, error) ||
+	    status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	if (status.primary.mode == REPL_MODE_ASYNC) {
-		/* A hold hook has stopped the workload, and perhaps there is no cut yet. */
-		if (one_cut(resource, i, name, arg, error))
-			return -1;
 		cut_message(message, "drain", *(uint64_t *)arg, "");
 		return dm_message(name, message, NULL, 0, error);
 	}

@@ -191,6 +191,18 @@ field()
 	[[ $($replctl status --json r0) =~ \"$1\":\"?([^,\"]*) ]] && echo "${BASH_REMATCH[1]}"
 }
 
+# soon COMMAND...: it comes true, within 40 s, for what nobody can be woken by
+soon()
+{
+	for _ in $(seq 400); do
+		! "$@" || return 0
+		nap
+	done
+	return 1
+}
+
+degraded() { [ "$(field degraded)" = true ]; }
+
 # caught_up: what the peer has missed was sent, by itself, and the daemon knows
 caught_up()
 {

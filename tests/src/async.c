@@ -712,6 +712,48 @@ static void reloads(void)
 	unmake();
 }
 
+/* Nothing waits behind a cut there: it is as long as the device is suspended. */
+static void sync_cut(void)
+{
+	section("cut in mode sync");
+	make("1 sync");
+	put_regions(0, 4);
+	ok_errno(dm_message(NAME, "cut 1"), EOPNOTSUPP, "cut, not suspended");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_message(NAME, "cut 1 hold"), EINVAL, "there is nothing to hold");
+	ok_errno(dm_message(NAME, "cut 1"), 0, "cut");
+	ok_errno(dm_message(NAME, "cut 2"), EBUSY, "another one");
+	ok_errno(dm_message(NAME, "drain 1"), EOPNOTSUPP, "nothing waits");
+	status();
+	ok_str(st.cut, "1:cut", "there is a cut");
+	ok_u64(st.checkpoint_regions, 4, "four regions wait for the answer");
+	ok_errno(dm_message(NAME, "abort 1"), 0, "abort");
+	status();
+	ok_u64(st.checkpoint_regions, 4, "they are dirty again");
+	ok_errno(dm_message(NAME, "cut 2"), 0, "cut");
+	ok_errno(dm_message(NAME, "release 2"), 0, "release");
+	ok_errno(dm_message(NAME, "release 2"), EINVAL, "it is over");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	status();
+	ok_u64(st.checkpoint_regions, 0, "the checkpoint has them");
+
+	section("cut in mode sync, resumed without an answer");
+	put_regions(7, 3);
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_message(NAME, "cut 3"), 0, "cut");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	status();
+	ok_str(st.cut, "-", "the cut is aborted");
+	ok_u64(st.checkpoint_regions, 3, "what it froze is dirty again");
+	put_regions(20, 1);
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_message(NAME, "cut 3"), EBUSY, "cut without a peer");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	same("afterwards");
+	unmake();
+}
+
 /* Who suspends waits for a peer that hangs; the workload does not. */
 static void suspend(void)
 {
@@ -839,6 +881,7 @@ int main(void)
 	cut();
 	hold();
 	broken();
+	sync_cut();
 	suspend();
 	cut_while_suspending();
 	metadata_as_peer();
