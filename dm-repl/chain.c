@@ -727,6 +727,7 @@ void repl_chain_inherit(struct repl_chain *chain, struct repl_chain *old)
 	chain->fenced = old->fenced;
 	chain->checkpoint_id = old->checkpoint_id;
 	chain->identity = old->identity;
+	chain->pending = old->pending;
 }
 
 static const enum repl_disk_stage disk_stages[REPL_NR_STAGES] = {
@@ -754,8 +755,9 @@ static void chain_get_state(struct repl_chain *chain,
 		.flags = chain->fenced ? REPL_STATE_FENCED : 0,
 		.identity = chain->identity,
 	};
-	if (chain->prepared) {
-		state->prepared = chain->prepared_id;
+	if (chain->prepared || chain->pending) {
+		state->prepared = chain->prepared ? chain->prepared_id :
+						    chain->pending;
 		state->flags |= REPL_STATE_PREPARED;
 	}
 }
@@ -804,8 +806,10 @@ static void chain_take_state(struct repl_chain *chain,
 	chain->checkpoint_id = state->checkpoint;
 	chain->identity = state->identity;
 	chain->fenced = state->flags & REPL_STATE_FENCED;
-	chain->prepared = state->flags & REPL_STATE_PREPARED;
-	chain->prepared_id = state->prepared;
+	chain->prepared = chain->stage == REPL_STAGE_RUNNING &&
+			  state->flags & REPL_STATE_PREPARED;
+	chain->prepared_id = chain->prepared ? state->prepared : 0;
+	chain->pending = chain->prepared ? 0 : state->prepared;
 
 	spin_lock_irq(&chain->error_lock);
 	for (i = 0; i < REPL_NR_ERRORS; i++)
@@ -1082,8 +1086,13 @@ static int chain_record_empty(struct repl_chain *chain, enum repl_stage stage,
 						    REPL_LOG_EMPTY_ALL, 0);
 }
 
-static int chain_start(struct repl_chain *chain)
+/* @lineage: whose data it is from now on; NULL: nothing has changed */
+static int chain_start(struct repl_chain *chain, u64 id, const u8 *lineage)
 {
+	struct repl_meta_state state = {
+		.stage = REPL_DISK_RUNNING, .checkpoint = id,
+		.identity = chain->identity,
+	};
 	int r = chain_point_in_time(chain);
 	enum repl_stage from = chain->stage;
 
@@ -1095,17 +1104,20 @@ static int chain_start(struct repl_chain *chain)
 		chain_open(chain);
 		return -EBUSY;
 	}
-	r = chain_record_empty(chain, REPL_STAGE_RUNNING, false,
-			       chain->checkpoint_id + 1);
+	state.identity.role = REPL_ROLE_SECONDARY;
+	if (lineage)
+		repl_identity_set_lineage(&state.identity, lineage);
+	r = chain_record(chain, &state, REPL_LOG_EMPTY_ALL, 0);
 	if (r) {
 		WRITE_ONCE(chain->stage, from);
 	} else {
 		trace_repl_stage(chain, from, chain->stage);
 		DMINFO("%s: stage running", chain->name);
-		chain->identity.role = REPL_ROLE_SECONDARY;
+		chain->identity = state.identity;
 		chain->fenced = false;
+		chain->pending = 0;
 		repl_bits_wipe(&chain->dirty);
-		chain_commit(chain, chain->checkpoint_id + 1);
+		chain_commit(chain, id);
 	}
 	chain_open(chain);
 	return r;
@@ -1311,11 +1323,56 @@ static int msg_id(struct chain_args *args, u64 *id)
 	return 0;
 }
 
+static int msg_uuid(const struct chain_args *args, const char *word,
+		    u8 lineage[REPL_UUID_SIZE])
+{
+	int r = repl_lineage_parse(word, lineage);
+
+	if (r)
+		DMERR("%s: lineage: '%s' is not a UUID", args->chain->name, word);
+	return r;
+}
+
 static int msg_start(struct chain_args *args)
 {
-	int r = chain_start(args->chain);
+	u64 id = args->chain->checkpoint_id + 1;
+	u8 lineage[REPL_UUID_SIZE];
+	int r = 0;
 
+	if (args->argc)
+		r = msg_id(args, &id);
+	if (!r && args->argc == 2)
+		r = msg_uuid(args, args->argv[1], lineage);
+	if (!r)
+		r = chain_start(args->chain, id, args->argc == 2 ? lineage : NULL);
 	return r ? r : msg_answer_id(args);
+}
+
+/*
+ * What a primary has left, or a failover, is a secondary's now, and may be written over.
+ * Which regions it has that others may lack is kept until it begins.
+ */
+static int msg_demote(struct chain_args *args)
+{
+	struct repl_chain *chain = args->chain;
+	struct repl_meta_state state;
+	int r = chain_close(chain);
+
+	if (r)
+		return r;
+	chain_get_state(chain, &state);
+	state.stage = REPL_DISK_NONE;
+	state.flags &= ~REPL_STATE_FENCED;
+	state.identity.role = REPL_ROLE_SECONDARY;
+	r = chain_record(chain, &state, 0, 0);
+	if (!r) {
+		chain->identity = state.identity;
+		chain->fenced = false;
+		if (chain->stage != REPL_STAGE_NONE)
+			chain_set_stage(chain, REPL_STAGE_NONE);
+	}
+	chain_open(chain);
+	return r;
 }
 
 static int msg_checkpoint(struct chain_args *args)
@@ -1494,8 +1551,10 @@ static int msg_identity(struct chain_args *args)
 	const struct repl_chain *chain = args->chain;
 
 	return repl_identity_show(&chain->identity, chain->checkpoint_id,
-				  repl_bits_count(&chain->dirty), args->result,
-				  args->maxlen);
+				  repl_bits_count(&chain->dirty),
+				  chain->prepared ? chain->prepared_id :
+						    chain->pending,
+				  args->result, args->maxlen);
 }
 
 /* Whose data it holds now, or will: what it has left before is forgotten. */
@@ -1506,12 +1565,9 @@ static int msg_lineage(struct chain_args *args)
 	u8 lineage[REPL_UUID_SIZE];
 	int r;
 
-	if (repl_lineage_parse(args->argv[0], lineage)) {
-		DMERR("%s: lineage: '%s' is not a UUID", chain->name,
-		      args->argv[0]);
-		return -EINVAL;
-	}
-	r = chain_close(chain);
+	r = msg_uuid(args, args->argv[0], lineage);
+	if (!r)
+		r = chain_close(chain);
 	if (r)
 		return r;
 	chain_get_state(chain, &state);
@@ -1554,7 +1610,8 @@ static const struct chain_message {
 	bool prepared;		/* legal while a checkpoint is prepared */
 	int (*fn)(struct chain_args *args);
 } chain_messages[] = {
-	{ "start", 0, 0, IN(NONE) | IN(DONE), false, msg_start },
+	{ "start", 0, 2, IN(NONE) | IN(DONE), false, msg_start },
+	{ "demote", 0, 0, IN(NONE) | IN(DONE), false, msg_demote },
 	{ "checkpoint", 0, 1, IN(RUNNING), false, msg_checkpoint },
 	{ "checkpoint_prepare", 1, 1, IN(RUNNING), false, msg_prepare },
 	{ "checkpoint_commit", 1, 1, IN(RUNNING), true, msg_commit },
@@ -1566,7 +1623,8 @@ static const struct chain_message {
 	{ "job", 1, 2, ANYWHERE, true, msg_job },
 	{ "fill", 1, 2, IN(RUNNING), false, msg_fill },
 	{ "identity", 0, 0, ANYWHERE, true, msg_identity },
-	{ "lineage", 1, 1, IN(NONE) | IN(DONE), false, msg_lineage },
+	{ "lineage", 1, 1, IN(NONE) | IN(RUNNING) | IN(DONE), false,
+	  msg_lineage },
 	{ "dirty", 1, 3, ANYWHERE, true, msg_dirty },
 };
 

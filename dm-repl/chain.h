@@ -152,6 +152,7 @@ struct repl_chain {
 	struct repl_dirty_map dirty_name;
 	u64 checkpoint_id;
 	u64 prepared_id;
+	u64 pending;			/* what it asked for as a primary; 0: nothing */
 	bool prepared;
 	bool closed;			/* the gate, by a transition */
 	unsigned long errors;		/* bits of enum repl_error */

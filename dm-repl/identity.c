@@ -36,23 +36,26 @@ static unsigned int show_lineage(const u8 *lineage, char *result,
  * @id: identity
  * @checkpoint: id of the last one
  * @dirty: regions that another copy may lack
+ * @pending: id of one that the peer may have, or that is prepared; 0: none
  * @result: for the answer
  * @maxlen: its size
  *
  * <role> <lineage> <parent> <parent checkpoint> <checkpoint> <dirty regions>
+ * <pending>
  *
  * Return: 1.
  */
 int repl_identity_show(const struct repl_identity *id, u64 checkpoint,
-		       u64 dirty, char *result, unsigned int maxlen)
+		       u64 dirty, u64 pending, char *result,
+		       unsigned int maxlen)
 {
 	unsigned int sz = scnprintf(result, maxlen, "%s ",
 				    role_names[id->role]);
 
 	sz += show_lineage(id->lineage, result + sz, maxlen - sz);
 	sz += show_lineage(id->parent, result + sz, maxlen - sz);
-	scnprintf(result + sz, maxlen - sz, "%llu %llu %llu",
-		  id->parent_checkpoint, checkpoint, dirty);
+	scnprintf(result + sz, maxlen - sz, "%llu %llu %llu %llu",
+		  id->parent_checkpoint, checkpoint, dirty, pending);
 	return 1;
 }
 

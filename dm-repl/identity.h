@@ -12,7 +12,8 @@
 #include "meta.h"
 
 int repl_identity_show(const struct repl_identity *id, u64 checkpoint,
-		       u64 dirty, char *result, unsigned int maxlen);
+		       u64 dirty, u64 pending, char *result,
+		       unsigned int maxlen);
 int repl_lineage_parse(const char *word, u8 *lineage);
 bool repl_lineage_is_known(const u8 *lineage);
 bool repl_identity_set_lineage(struct repl_identity *id, const u8 *lineage);

@@ -174,7 +174,9 @@ bool repl_state_decode(const struct repl_disk_state *disk,
 	    disk->role != REPL_ROLE_SECONDARY)
 		return false;
 	if ((state->flags & REPL_STATE_PREPARED) &&
-	    (state->stage != REPL_DISK_RUNNING ||
+	    (state->stage == REPL_DISK_FAILOVER ||
+	     (state->stage != REPL_DISK_RUNNING &&
+	      disk->role == REPL_ROLE_NONE) ||
 	     state->prepared <= state->checkpoint))
 		return false;
 	/* A merge without the fence, or the fence under a running chain */

@@ -270,6 +270,11 @@ static int message_cut(struct primary_message *m)
 		      m->name);
 		return -EIO;
 	}
+	/* Whoever finds the disks later knows that the peer may have it. */
+	if (p->track && repl_track_pending(p->track, id)) {
+		primary_latch(p, PRIMARY_ERR_METADATA, -EIO, 0);
+		return -EIO;
+	}
 	r = primary_close(p);
 	if (!r) {
 		r = cut_begin(p, id, hold);
@@ -342,6 +347,26 @@ static int message_end(struct primary_message *m, bool release)
 		repl_track_checkpoint(p->track, id);
 	cut_end(p, !release);
 	return 0;
+}
+
+/* Its answer was lost, and has come another way. What was dirty stays so. */
+static int message_acknowledge(struct primary_message *m)
+{
+	struct repl_primary *p = m->p;
+	u64 id;
+
+	if (m->argc != 1)
+		return -ENOMSG;
+	if (kstrtou64(m->argv[0], 10, &id) || !id) {
+		DMERR("%s: acknowledge: the id is no number from 1 on", m->name);
+		return -EINVAL;
+	}
+	if (p->cut != PRIMARY_CUT_NONE) {
+		DMERR("%s: acknowledge: cut %llu is not released", m->name,
+		      p->cut_id);
+		return -EBUSY;
+	}
+	return p->track && repl_track_checkpoint(p->track, id) ? -EIO : 0;
 }
 
 static int message_release(struct primary_message *m)
@@ -537,7 +562,7 @@ static int message_dirty(struct primary_message *m)
 	return r;
 }
 
-/* <role> <lineage> <parent> <parent checkpoint> <checkpoint> <dirty regions> */
+/* As repl_identity_show() */
 static int message_identity(struct primary_message *m)
 {
 	struct repl_track *track = m->p->track;
@@ -549,6 +574,7 @@ static int message_identity(struct primary_message *m)
 				  track ? track->state.checkpoint : 0,
 				  repl_bits_count(track ? &track->dirty :
 							  &m->p->checkpoint),
+				  track ? track->state.prepared : 0,
 				  m->result, m->maxlen);
 }
 
@@ -577,6 +603,7 @@ static const struct {
 	{ "cut",	message_cut },
 	{ "drain",	message_drain },
 	{ "release",	message_release },
+	{ "acknowledge", message_acknowledge },
 	{ "abort",	message_abort },
 	{ "push",	message_push },
 	{ "job",	message_job },

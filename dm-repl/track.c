@@ -354,6 +354,31 @@ static int track_change(struct repl_track *track,
 }
 
 /**
+ * repl_track_pending() - the peer is to be asked for a checkpoint
+ * @track: track, open
+ * @id: of it: from now on the peer may have it
+ *
+ * Context: process; waits until it is durable.
+ * Return: 0, or a negative errno and nothing has changed.
+ */
+int repl_track_pending(struct repl_track *track, u64 id)
+{
+	struct repl_meta_state state;
+	int r = 0;
+
+	mutex_lock(&track->change_lock);
+	state = track->state;
+	if (id > state.checkpoint && (!(state.flags & REPL_STATE_PREPARED) ||
+				      state.prepared != id)) {
+		state.prepared = id;
+		state.flags |= REPL_STATE_PREPARED;
+		r = track_change(track, &state);
+	}
+	mutex_unlock(&track->change_lock);
+	return r;
+}
+
+/**
  * repl_track_checkpoint() - the peer has committed
  * @track: track, open
  * @id: of the checkpoint; one below the last is not recorded
@@ -370,6 +395,10 @@ int repl_track_checkpoint(struct repl_track *track, u64 id)
 	state = track->state;
 	if (id > state.checkpoint) {
 		state.checkpoint = id;
+		if (state.prepared <= id) {
+			state.prepared = 0;
+			state.flags &= ~REPL_STATE_PREPARED;
+		}
 		r = track_change(track, &state);
 	}
 	mutex_unlock(&track->change_lock);

@@ -135,6 +135,7 @@ void repl_track_resume(struct repl_track *track);
 void repl_track_suspend(struct repl_track *track);
 bool repl_track_wait(struct repl_track *track, struct repl_track_io *io,
 		     u64 begin, u64 end);
+int repl_track_pending(struct repl_track *track, u64 id);
 int repl_track_checkpoint(struct repl_track *track, u64 id);
 int repl_track_set_lineage(struct repl_track *track, const u8 *lineage);
 

@@ -18,7 +18,7 @@ static struct {
 } p;
 static u32 peer_has[NSEC];		/* its last checkpoint */
 static u32 at_cut[NSEC];
-static u64 released, last_id;		/* durable; of all cuts */
+static u64 released, pending, last_id;	/* durable: released, pending; of all cuts */
 static u8 lineage[REPL_UUID_SIZE];
 static bool exact_map[SLOTS], exact_known; /* that a suspend has left */
 static bool distrusted;			/* metadata failed: nothing is known */
@@ -171,13 +171,16 @@ static void primary_cut(void)
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		if (p.missed[slot])
 			return;
+	p.cut = last_id += 1 + rnd(2);
+	if (repl_track_pending(track, p.cut))
+		return;
+	pending = p.cut;
 	primary_drain();
 	repl_track_moving(track);
 	memcpy(p.frozen, p.lacks, sizeof(p.frozen));
 	memset(p.lacks, 0, sizeof(p.lacks));
 	p.is_cut = true;
 	repl_track_moving(track);
-	p.cut = last_id += 1 + rnd(2);
 	memcpy(at_cut, disks[SEC].cur, sizeof(at_cut));
 	trace("cut %llu", (unsigned long long)p.cut);
 }
@@ -289,7 +292,11 @@ static bool primary_activate(void)
 			fail("activated after a suspend: slot %u is%s dirty", slot,
 			     is_dirty(slot) ? "" : " not");
 	exact_known = false;
+	if (pending > track->state.checkpoint && track->state.prepared < pending)
+		fail("checkpoint %llu was asked for, and that is forgotten",
+		     (unsigned long long)pending);
 	released = track->state.checkpoint;
+	pending = track->state.prepared;
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		p.lacks[slot] = p.missed[slot] = is_dirty(slot);
 	was_foul = false;
@@ -366,7 +373,7 @@ static void primary_world(u64 seed, u64 steps)
 	new_world(seed);
 	primary_forget();
 	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
-	released = last_id = 0;
+	released = pending = last_id = 0;
 	memset(lineage, 0, sizeof(lineage));
 	distrusted = false;
 	exact_known = false;

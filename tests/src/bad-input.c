@@ -438,6 +438,8 @@ static bool active(const struct repl_status *st)
 	return !strcmp(st->job_state, "running") || !strcmp(st->job_state, "paused");
 }
 
+#define LINEAGE "6f1e7c1a-5a0d-4a52-9f0e-3c7d1b2a9e44"
+
 /* Errors that refuse a checkpoint. */
 static bool refuses(const struct repl_status *st)
 {
@@ -476,7 +478,8 @@ static int expect(const struct repl_status *st, char **w, unsigned int nr)
 {
 	static const struct { const char *name, *stages; unsigned int min, max; bool prepared; }
 	known[] = {
-		{ "start", "none done", 1, 1, false },
+		{ "start", "none done", 1, 3, false },
+		{ "demote", "none done", 1, 1, false },
 		{ "checkpoint", "running", 1, 2, false },
 		{ "checkpoint_prepare", "running", 2, 2, false },
 		{ "checkpoint_commit", "running", 2, 2, true },
@@ -517,8 +520,13 @@ static int expect(const struct repl_status *st, char **w, unsigned int nr)
 			return EINVAL;
 		return refuses(st) ? EIO : 0;
 	}
-	if (!strcmp(w[0], "start"))
+	if (!strcmp(w[0], "start")) {
+		if (nr >= 2 && (!parse_u64(w[1], &id) || id <= st->checkpoint))
+			return EINVAL;
+		if (nr == 3 && strcmp(w[2], LINEAGE))
+			return EINVAL;
 		return refuses(st) ? EIO : 0;
+	}
 	return 0;
 }
 
@@ -529,9 +537,12 @@ static bool took_effect(const struct repl_status *was, const struct repl_status 
 	uint64_t n = 0;
 
 	if (nr > 1)
-		parse_u64(w[nr - 1], &n);
+		parse_u64(w[strcmp(w[0], "start") ? nr - 1 : 1], &n);
 	if (!strcmp(w[0], "start"))
-		return !strcmp(is->stage, "running") && is->checkpoint == was->checkpoint + 1;
+		return !strcmp(is->stage, "running") &&
+		       is->checkpoint == (nr > 1 ? n : was->checkpoint + 1);
+	if (!strcmp(w[0], "demote"))
+		return !strcmp(is->stage, "none") && is->checkpoint == was->checkpoint;
 	if (!strcmp(w[0], "checkpoint"))
 		return is->checkpoint == (nr == 2 ? n : was->checkpoint + 1) &&
 		       !is->hidden && !is->active;
@@ -662,7 +673,8 @@ static void fixed_messages(void)
 
 /* $n: an id that may be next; $p: the prepared one. */
 static const char *const good_messages[] = {
-	"start", "start", "checkpoint", "checkpoint $n", "checkpoint_prepare $n",
+	"start", "start", "start $n", "start $n " LINEAGE, "demote", "checkpoint",
+	"checkpoint $n", "checkpoint_prepare $n",
 	"checkpoint_commit $p", "checkpoint_abort $p", "stop", "failover", "retry",
 	"clear_error", "job pause", "job resume", "job cancel", "job speed 0",
 	"job speed 5", "fill full", "fill top",
@@ -676,9 +688,10 @@ static void good_message(char *text, size_t size, const struct repl_status *st)
 	if (!id)
 		snprintf(text, size, "%s", in);
 	else
-		snprintf(text, size, "%.*s%llu", (int)(id - in), in,
+		snprintf(text, size, "%.*s%llu%s", (int)(id - in), in,
 			 (unsigned long long)(id[1] == 'p' ? st->prepared :
-					      st->checkpoint + 1 + rnd_below(&seed, 3)));
+					      st->checkpoint + 1 + rnd_below(&seed, 3)),
+			 id + 2);
 }
 
 static void random_message(char *text, size_t size)
@@ -686,7 +699,7 @@ static void random_message(char *text, size_t size)
 	static const char *const first[] = {
 		"start", "checkpoint", "checkpoint", "checkpoint_prepare",
 		"checkpoint_commit", "checkpoint_abort", "stop", "failover", "retry",
-		"clear_error", "job", "job", "fill", "checkpoin", "jobs", "-",
+		"clear_error", "job", "job", "fill", "checkpoin", "jobs", "-", "demote",
 	};
 	static const char *const next[] = {
 		"pause", "resume", "cancel", "speed", "full", "top", "dirty", "0", "1",

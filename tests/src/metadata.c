@@ -283,7 +283,7 @@ static void ok_dirty(const char *when)
 
 struct identity {
 	char role[16], lineage[40], parent[40];
-	unsigned long long parent_checkpoint, checkpoint, dirty;
+	unsigned long long parent_checkpoint, checkpoint, dirty, pending;
 };
 
 static void get_identity(struct identity *id)
@@ -291,9 +291,9 @@ static void get_identity(struct identity *id)
 	errno = dm_message_text(set.view, "identity");
 	need(!errno, "identity");
 	memset(id, 0, sizeof(*id));
-	need(sscanf(dm_answer, "%15s %39s %39s %llu %llu %llu", id->role, id->lineage,
-		    id->parent, &id->parent_checkpoint, &id->checkpoint, &id->dirty) == 6,
-	     "an answer of six words: %s", dm_answer);
+	need(sscanf(dm_answer, "%15s %39s %39s %llu %llu %llu %llu", id->role, id->lineage,
+		    id->parent, &id->parent_checkpoint, &id->checkpoint, &id->dirty,
+		    &id->pending) == 7, "an answer of seven words: %s", dm_answer);
 }
 
 static void ok_same_identity(const struct identity *was, const char *when)
@@ -307,6 +307,7 @@ static void ok_same_identity(const struct identity *was, const char *when)
 }
 
 #define LINEAGE "6f1e7c1a-5a0d-4a52-9f0e-3c7d1b2a9e44"
+#define OTHER "0b0e5c11-6a1d-4e0f-8a64-52c1f0d8a901"
 
 static void identity(void)
 {
@@ -315,7 +316,7 @@ static void identity(void)
 	section("identity");
 	set_make(&set, "md", SECTORS, REGION, brd(0), brd(1), brd(2));
 	message("identity", 0);
-	ok_str(dm_answer, "none - - 0 0 0", "nobody's data");
+	ok_str(dm_answer, "none - - 0 0 0 0", "nobody's data");
 	kmsg_mark();
 	message("lineage", EINVAL);
 	message("lineage 1 2", EINVAL);
@@ -330,14 +331,20 @@ static void identity(void)
 	message("lineage " LINEAGE, 0);
 	again("with a lineage");
 	message("identity", 0);
-	ok_str(dm_answer, "none " LINEAGE " - 0 0 0", "a lineage by message");
+	ok_str(dm_answer, "none " LINEAGE " - 0 0 0 0", "a lineage by message");
 	message("start", 0);
 	message("identity", 0);
-	ok_str(dm_answer, "secondary " LINEAGE " - 0 1 0", "a start leaves it");
-	message("lineage " LINEAGE, EBUSY);
+	ok_str(dm_answer, "secondary " LINEAGE " - 0 1 0 0", "a start leaves it");
+	message("lineage " OTHER, 0);
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " OTHER " - 0 1 0 0", "the primary's, in stage running");
+	message("lineage " LINEAGE, 0);
+	message("demote", EBUSY);
 	message("checkpoint 8", 0);
 	message("checkpoint_prepare 9", 0);
+	message("lineage " OTHER, EBUSY);
 	message("identity", 0);
+	ok_str(dm_answer, "secondary " LINEAGE " - 0 8 0 9", "with what is prepared");
 	message("checkpoint_abort 9", 0);
 	message("failover", 0);
 	get_identity(&id);
@@ -359,7 +366,18 @@ static void identity(void)
 	leg_heal(set.metadata);
 	message("lineage " LINEAGE, 0);
 	message("identity", 0);
-	ok_str(dm_answer, "secondary " LINEAGE " - 0 9 0", "another lineage has another past");
+	ok_str(dm_answer, "secondary " LINEAGE " - 0 9 0 0", "another lineage has another past");
+	message("start 9", EINVAL);
+	message("start x", EINVAL);
+	message("start 20 x", EINVAL);
+	message("start 20 " LINEAGE " 3", EINVAL);
+	ok_state("done", 9, "after words that are wrong");
+	message("clear_error", 0);
+	message("start 20 " OTHER, 0);
+	ok_state("running", 20, "started with an id");
+	again("started with both");
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " OTHER " - 0 20 0 0", "and with a lineage");
 	end();
 }
 
@@ -679,13 +697,26 @@ static void primary(void)
 	memset(lacks, 0, sizeof(lacks));
 	ok_dirty_as("checkpoint", "after the release");
 	get_identity(&now);
-	ok(now.checkpoint == 5 && now.dirty == 1, "its checkpoint is recorded, more stays dirty: %s",
+	ok(now.checkpoint == 5 && now.dirty == 1 && !now.pending, "its checkpoint is recorded, more stays dirty: %s",
 	   dm_answer);
 	view_write(at(71), BYTES, 0, "a write");
 	dirty_from(71, 1);
 	message("cut 6", 0);
+	message("acknowledge 6", EBUSY);
 	message("abort 6", 0);
 	ok_dirty_as("checkpoint", "after an abort");
+	get_identity(&now);
+	ok(now.checkpoint == 5 && now.pending == 6, "the peer may have it all the same: %s",
+	   dm_answer);
+	message("acknowledge 6", 0);
+	get_identity(&now);
+	ok(now.checkpoint == 6 && !now.pending, "it has: %s", dm_answer);
+	ok_dirty_as("checkpoint", "after that");
+	message("acknowledge 5", 0);
+	message("acknowledge x", EINVAL);
+	message("acknowledge", EINVAL);
+	get_identity(&now);
+	ok_u64(now.checkpoint, 6, "it does not go back");
 	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
 	view_write(at(80), BYTES, 0, "a write that cannot be recorded");
 	message("cut 7", EIO);
@@ -714,6 +745,60 @@ static void primary(void)
 	message("start", 0);
 	get_identity(&now);
 	ok(!strcmp(now.role, "secondary"), "and is none any more: %s", dm_answer);
+	end();
+}
+
+/* One that is to be a secondary: what it has written that others lack is kept. */
+static void demotion(void)
+{
+	struct identity was, now;
+
+	section("demotion");
+	begin();
+	message("stop", 0);
+	ok_errno(as_primary(true), 0, "a primary");
+	memset(lacks, 0, sizeof(lacks));
+	errno = dm_reload_one(set.view, SECTORS, "repl-primary", "%s %s %s %u",
+			      dm_path(set.secondary), brd(4), dm_path(set.metadata), REGION);
+	need(!errno, "a peer");
+	message("cut 7", 0);
+	message("drain 7", 0);
+	message("release 7", 0);
+	view_write(at(30), 3 * BYTES, 0, "a write");
+	dirty_from(30, 3);
+	memcpy(secondary, view, SIZE);
+	message("cut 8", 0);
+	message("abort 8", 0);
+	get_identity(&was);
+	ok(was.checkpoint == 7 && was.pending == 8 && was.dirty >= 3, "a primary: %s", dm_answer);
+	again("a secondary of it");
+	ok_state("done", 7, "of a primary that was a secondary before");
+	ok_same_identity(&was, "of a primary");
+	leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	message("demote", EIO);
+	leg_heal(set.metadata);
+	message("clear_error", 0);
+	ok_same_identity(&was, "if that cannot be recorded");
+	message("demote", 0);
+	message("demote", 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		get_identity(&now);
+		ok(!strcmp(now.role, "secondary") && !strcmp(now.lineage, was.lineage) &&
+		   now.checkpoint == 7 && now.pending == 8 && now.dirty == was.dirty,
+		   "demoted%s: %s", i ? ", and made again" : "", dm_answer);
+		ok_dirty(i ? "demoted, and made again" : "demoted");
+		again("demoted");
+	}
+	ingest(at(50), BYTES, 0, "what the new primary sends goes through");
+	memcpy(view, secondary, SIZE);
+	ok_content(set.secondary_fd, 0, SIZE, secondary, "the secondary is exact");
+	message("start 12 " OTHER, 0);
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " OTHER " - 0 12 0 0", "it begins as a secondary");
+	again("started");
+	message("identity", 0);
+	ok_str(dm_answer, "secondary " OTHER " - 0 12 0 0", "for good");
+	exact("started");
 	end();
 }
 
@@ -1071,6 +1156,7 @@ int main(void)
 	dirty_compaction();
 	dirty_reload();
 	primary();
+	demotion();
 	errors_stay();
 	first_write(LEG_WRITES);
 	first_write(LEG_ALL);
