@@ -55,8 +55,8 @@ enum repl_disk_stage {
 
 /* repl_disk_state.flags */
 #define REPL_STATE_FENCED	1	/* ingest, for good */
-#define REPL_STATE_PREPARED	2	/* .prepared may be committed, here or,
-					 * but in stage running, by the peer */
+/* .prepared may be committed: in stage running here, else by the peer */
+#define REPL_STATE_PREPARED	2
 #define REPL_STATE_FLAGS	3
 
 /* repl_disk_state.role: whose the device is; it keeps what the other has left */

@@ -279,7 +279,7 @@ static int message_cut(struct primary_message *m)
 	if (!r) {
 		r = cut_begin(p, id, hold);
 		if (r)
-			DMERR("%s: cut: there is no peer, it has not got all, or the device is suspended",
+			DMERR("%s: cut: suspended, or the peer has not got all",
 			      m->name);
 	}
 	if (r || !hold) {
