@@ -602,31 +602,52 @@ static int one_syncfs(const struct repl_resource *resource, unsigned int i,
 	return dm_syncfs(name, error);
 }
 
+struct hold {
+	uint64_t id;
+	bool sync[CONFIG_VOLUMES_MAX];	/* which are suspended */
+};
+
+/* A cut was refused: in words. */
+static int cut_refused(const char *name, const struct repl_status *status,
+		       struct repl_error *error)
+{
+	if (status->primary.peer != REPL_PEER_ATTACHED)
+		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
+				 status_peer_name(status->primary.peer));
+	if (status->primary.dirty)
+		return error_set(error, REPL_EXIT_FAILED,
+				 "%s: the peer is %llu regions behind: it waits for the resync",
+				 name, (unsigned long long)status->primary.dirty);
+	return 0;
+}
+
 /*
  * The writes stop. With mode async they only wait until all volumes have their cut;
  * with sync the device is suspended until the checkpoint is over. There, too, the cut is
- * what the kernel forgets when the peer has it.
+ * what the kernel forgets when the peer has it. (The workload waits for every message:
+ * the status is looked at only where one is refused.)
  */
 static int one_hold(const struct repl_resource *resource, unsigned int i,
 		    const char *name, void *arg, struct repl_error *error)
 {
+	struct hold *hold = arg;
 	struct repl_status status;
+	struct repl_error why;
 	char message[64];
-	bool sync;
 
-	if (status_of(name, REPL_PRIMARY, &status, error))
+	cut_message(message, "cut", hold->id, " hold");
+	if (!resource->config->sync && !dm_message(name, message, NULL, 0, error))
+		return 0;
+	if (status_of(name, REPL_PRIMARY, &status, &why))
 		return -1;
-	sync = status.primary.mode == REPL_MODE_SYNC;
-	if (status.primary.peer != REPL_PEER_ATTACHED)
-		return error_set(error, REPL_EXIT_FAILED, "%s: the peer is %s", name,
-				 status_peer_name(status.primary.peer));
-	if (status.primary.dirty)
-		return error_set(error, REPL_EXIT_FAILED,
-				 "%s: the peer is %llu regions behind: it waits for the resync",
-				 name, (unsigned long long)status.primary.dirty);
-	if (sync && dm_suspend(name, DM_FREEZE_FS, error))
+	if (cut_refused(name, &status, error))
 		return -1;
-	cut_message(message, "cut", *(uint64_t *)arg, sync ? "" : " hold");
+	hold->sync[i] = status.primary.mode == REPL_MODE_SYNC;
+	if (!hold->sync[i])
+		return resource->config->sync ? dm_message(name, message, NULL, 0, error) : -1;
+	if (dm_suspend(name, DM_FREEZE_FS, error))
+		return -1;
+	cut_message(message, "cut", hold->id, "");
 	return dm_message(name, message, NULL, 0, error);
 }
 
@@ -634,15 +655,11 @@ static int one_hold(const struct repl_resource *resource, unsigned int i,
 static int one_open(const struct repl_resource *resource, unsigned int i,
 		    const char *name, void *arg, struct repl_error *error)
 {
-	struct repl_status status;
+	const struct hold *hold = arg;
 	char message[64];
 
-	if (status_of(name, REPL_PRIMARY, &status, error))
-		return -1;
-	if (status.primary.mode == REPL_MODE_SYNC)
-		return 0;
-	cut_message(message, "cut", *(uint64_t *)arg, "");
-	return dm_message(name, message, NULL, 0, error);
+	cut_message(message, "cut", hold->id, "");
+	return hold->sync[i] ? 0 : dm_message(name, message, NULL, 0, error);
 }
 
 struct release {
@@ -661,6 +678,12 @@ static int one_release(const struct repl_resource *resource, unsigned int i,
 	bool good;
 	int r;
 
+	/* What has been asked for, nearly always; nothing is suspended then. */
+	if (release->committed && !resource->config->sync) {
+		cut_message(message, "release", release->id, "");
+		if (!dm_message(name, message, NULL, 0, &why))
+			return 0;
+	}
 	r = status_of(name, REPL_PRIMARY, &status, error);
 	if (!r && status.primary.cut != REPL_CUT_NONE) {
 		good = release->committed && status.primary.cut_id == release->id;
@@ -718,14 +741,19 @@ static int one_flush(const struct repl_resource *resource, unsigned int i,
 	struct repl_status status;
 	char path[128], message[64];
 
-	/* A hold hook has stopped the workload, and perhaps there is no cut yet. */
+	cut_message(message, "drain", *(uint64_t *)arg, "");
+	if (!resource->config->sync && !resource->config->hold) {
+		if (!dm_message(name, message, NULL, 0, error))
+			return 0;
+		if (errno != EINVAL && errno != EOPNOTSUPP)
+			return -1;
+	}
+	/* A hold hook has stopped the workload, and perhaps there is no cut; or mode sync. */
 	if (one_cut(resource, i, name, arg, error) ||
 	    status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
-	if (status.primary.mode == REPL_MODE_ASYNC) {
-		cut_message(message, "drain", *(uint64_t *)arg, "");
+	if (status.primary.mode == REPL_MODE_ASYNC)
 		return dm_message(name, message, NULL, 0, error);
-	}
 	if (peer_path(name, path, sizeof(path), error) || blockdev_flush(path, error))
 		return -1;
 	/* A write that failed before the flush is not on the peer's disk either. */
@@ -863,8 +891,10 @@ int resource_syncfs(const struct repl_resource *resource, struct repl_error *err
 int resource_hold(const struct repl_resource *resource, uint64_t id,
 		  struct repl_error *error)
 {
-	return each(resource, false, one_hold, &id, error) ||
-	       each(resource, true, one_open, &id, error) ? -1 : 0;
+	struct hold hold = { .id = id };
+
+	return each(resource, false, one_hold, &hold, error) ||
+	       each(resource, true, one_open, &hold, error) ? -1 : 0;
 }
 
 /**
@@ -940,7 +970,12 @@ int resource_commit(const struct repl_resource *resource, uint64_t id,
 		    struct repl_error *error)
 {
 	struct pair_kernel kernel;
+	char message[64];
 
+	/* All of it, nearly always. */
+	snprintf(message, sizeof(message), "checkpoint_commit %llu", (unsigned long long)id);
+	if (!each(resource, true, one_message, message, error))
+		return 0;
 	if (each(resource, true, one_settle, (void *)"checkpoint_commit", error) ||
 	    resource_kernel(resource, &kernel, error))
 		return -1;
