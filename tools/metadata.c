@@ -597,6 +597,26 @@ static int metadata_look(const char *name, bool check, const struct metadata_opt
 	return r;
 }
 
+int metadata_role(const char *name, enum pair_role *role, struct repl_error *error)
+{
+	struct device device;
+	struct image image;
+	int r;
+
+	*role = PAIR_NO_ROLE;
+	if (device_open(&device, name, false, error))
+		return -1;
+	r = image_read(&image, &device.source, error);
+	if (!r && image_usable(&image))
+		*role = image.end.state.identity.role == REPL_ROLE_PRIMARY ? PAIR_PRIMARY :
+			image.end.state.identity.role == REPL_ROLE_SECONDARY ? PAIR_SECONDARY :
+			PAIR_NO_ROLE;
+	/* What it does not take the module refuses, in words. */
+	image_free(&image);
+	device_close(&device);
+	return r;
+}
+
 int metadata_verb(char **words, int nr, const struct metadata_options *options, FILE *to,
 		  struct repl_error *error)
 {

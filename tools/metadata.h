@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "error.h"
+#include "pair.h"
 
 /* Options as typed; NULL: not given. */
 struct metadata_options {
@@ -19,6 +20,16 @@ struct metadata_options {
 	const char *uuid;
 	bool json, dry_run, force;
 };
+
+/**
+ * metadata_role() - whose was it last?
+ * @name: metadata device, not in use
+ * @role: out; none if it is blank
+ * @error: filled in on -1
+ *
+ * Return: 0 or -1.
+ */
+int metadata_role(const char *name, enum pair_role *role, struct repl_error *error);
 
 /**
  * metadata_verb() - create, dump, check or size

@@ -726,7 +726,9 @@ void pair_event(struct pair *pair, const struct pair_event *event,
 		if (event->frame == FRAME_HELLO &&
 		    (event->hello.role == pair->role ||
 		     event->hello.role == PAIR_NO_ROLE)) {
-			close_peer(pair, actions, "both hosts have the same role");
+			close_peer(pair, actions, pair->role == PAIR_PRIMARY ?
+				   "both hosts are primary: 'replctl demote --discard-local' on the one whose newest writes may be lost" :
+				   "both hosts have the same role");
 			return;
 		}
 		break;

@@ -16,13 +16,14 @@
 #include "metadata.h"
 #include "plan.h"
 #include "resource.h"
+#include "role.h"
 #include "serve.h"
 #include "status.h"
 #include "steps.h"
 #include "units.h"
 
 struct options {
-	bool json, dry_run, force, in_sync, watch, full, compare;
+	bool json, dry_run, force, in_sync, watch, full, compare, discard;
 	int64_t timeout;		/* ms; -1: none */
 	struct metadata_options metadata;
 };
@@ -33,6 +34,7 @@ struct command {
 	struct repl_resource resource;
 	char **words;			/* behind the resource, or the verb */
 	int nr_words;
+	int lock;			/* after take_lock() */
 	struct repl_error *error;
 	struct json_object *result;	/* --json, of the verbs that say no more than this */
 };
@@ -51,6 +53,8 @@ static void usage(FILE *f)
 	      "  checkpoint    now; ends when the peer has it\n"
 	      "  pause, resume periodic checkpoints; on the secondary, the merge\n"
 	      "  failover      on the secondary: take over\n"
+	      "  promote       what has failed over and is merged becomes the primary\n"
+	      "  demote        what was primary becomes the secondary of who took over\n"
 	      "  stop          on the secondary: keep the disk as it is now, end replication\n"
 	      "  key generate FILE\n"
 	      "  metadata create|dump|check DEVICE, metadata size\n"
@@ -63,6 +67,8 @@ static void usage(FILE *f)
 	      "  --full        sync: all of the disks\n"
 	      "  --compare     sync: read both sides, and send what differs\n"
 	      "  --force       down: also where that gives up a checkpoint\n"
+	      "  --discard-local\n"
+	      "                demote: what only this side has may be lost\n"
 	      "  --watch       status: again and again\n"
 	      "  --size SIZE, --like DEVICE, --region-size SIZE, --uuid UUID\n"
 	      "                metadata create, metadata size\n"
@@ -136,7 +142,7 @@ static int verb_adjust(struct command *c)
 static int take_lock(struct command *c)
 {
 	struct repl_error ignored, *keep = c->error;
-	int r = 1, fd;
+	int r = 1, fd = -1;
 
 	for (unsigned int i = 0; r > 0 && i < LOCK_TRIES; i++) {
 		if (i)
@@ -150,7 +156,13 @@ static int take_lock(struct command *c)
 		if (r > 0)
 			close(fd);
 	}
+	c->lock = fd;
 	return r ? -1 : 0;
+}
+
+static void drop_lock(struct command *c)
+{
+	close(c->lock);
 }
 
 static int verb_down(struct command *c)
@@ -162,6 +174,36 @@ static int verb_down(struct command *c)
 				     take_lock(c)))
 		return -1;
 	return resource_down(&c->resource, force, c->options->dry_run, c->error);
+}
+
+/* The daemon, if there is one, takes it up again as what it is now. */
+static int change_role(struct command *c, bool demote)
+{
+	struct repl_error ignored, *keep = c->error;
+	int r;
+
+	if (!c->options->dry_run && take_lock(c))
+		return -1;
+	r = demote ? role_demote(&c->resource, c->options->discard, c->options->dry_run,
+				 c->error) :
+		     role_promote(&c->resource, c->options->dry_run, c->error);
+	if (c->options->dry_run)
+		return r;
+	drop_lock(c);
+	c->error = &ignored;
+	ask(c, "reload", NULL, NULL);
+	c->error = keep;
+	return r;
+}
+
+static int verb_promote(struct command *c)
+{
+	return change_role(c, false);
+}
+
+static int verb_demote(struct command *c)
+{
+	return change_role(c, true);
 }
 
 static int verb_serve(struct command *c)
@@ -668,14 +710,23 @@ static const struct verb {
 	{ "pause", verb_pause, false, false },
 	{ "resume", verb_resume, false, false },
 	{ "failover", verb_failover, false, false },
+	{ "promote", verb_promote, false, false },
+	{ "demote", verb_demote, false, false },
 	{ "stop", verb_stop, false, false },
 	{ "key", verb_key, true, false },
 	{ "metadata", verb_metadata, true, true },
 	{ "config-check", verb_config_check, false, false },
 };
 
+static bool changes_devices(const struct verb *verb)
+{
+	return verb->fn == verb_up || verb->fn == verb_adjust || verb->fn == verb_promote ||
+	       verb->fn == verb_demote;
+}
+
 static int run(const struct verb *verb, struct command *c)
 {
+	struct repl_error why;
 	char path[512];
 
 	if (verb->no_resource)
@@ -695,6 +746,11 @@ static int run(const struct verb *verb, struct command *c)
 	if (here < 0)
 		return -1;
 	c->resource.here = here;
+	/* Whoever makes devices must know; others take what the configuration says. */
+	if (role_find(&c->resource, &why) && changes_devices(verb) && !c->options->dry_run) {
+		*c->error = why;
+		return -1;
+	}
 	if (c->nr_words && verb->fn != verb_wait)
 		return error_set(c->error, REPL_EXIT_USAGE, "'%s': one resource at a time",
 				 c->words[0]);
@@ -762,6 +818,7 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "watch", no_argument, NULL, 'w' },
 		{ "full", no_argument, NULL, 'F' },
 		{ "compare", no_argument, NULL, 'C' },
+		{ "discard-local", no_argument, NULL, 'D' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "size", required_argument, NULL, 'S' },
 		{ "like", required_argument, NULL, 'L' },
@@ -795,6 +852,9 @@ static int parse_options(int argc, char **argv, struct options *options,
 			break;
 		case 'C':
 			options->compare = true;
+			break;
+		case 'D':
+			options->discard = true;
 			break;
 		case 't':
 			if (duration_parse(optarg, &ms, error))

@@ -11,14 +11,15 @@
 
 #include "dataleg.h"
 #include "dm.h"
-#include "resource.h"
-#include "status.h"
+#include "resource-i.h"
 #include "steps.h"
 
 #define RUN_DIR "/run/dm-repl"
 
 enum pair_role resource_role(const struct repl_resource *resource)
 {
+	if (resource->role)
+		return resource->role;
 	return (int)resource->here == resource->config->primary ? PAIR_PRIMARY :
 								  PAIR_SECONDARY;
 }
@@ -78,16 +79,16 @@ static int volume_error(const struct repl_resource *resource, unsigned int volum
 	return error_wrap(error, "volume %s", resource->config->volume[volume].name);
 }
 
-/* What is done with one volume; @name is its device. */
-typedef int volume_fn(const struct repl_resource *resource, unsigned int volume,
-		      const char *name, void *arg, struct repl_error *error);
-
-/*
- * The same for each volume; if one fails the rest is done too if @all. The error is
- * the first one's.
+/**
+ * each() - the same for each volume
+ * @resource: resource
+ * @all: if one fails the rest is done too
+ * @fn: what
+ * @arg: for @fn
+ * @error: the first one's
  */
-static int each(const struct repl_resource *resource, bool all, volume_fn *fn, void *arg,
-		struct repl_error *error)
+int each(const struct repl_resource *resource, bool all, volume_fn *fn, void *arg,
+	 struct repl_error *error)
 {
 	int r = 0;
 
@@ -106,7 +107,14 @@ static int each(const struct repl_resource *resource, bool all, volume_fn *fn, v
 	return r;
 }
 
-static int status_of(const char *name, enum repl_role role, struct repl_status *status,
+/**
+ * status_of() - the status of a device of ours
+ * @name: device
+ * @role: that it must have
+ * @status: out
+ * @error: filled in on -1
+ */
+int status_of(const char *name, enum repl_role role, struct repl_status *status,
 		     struct repl_error *error)
 {
 	char line[1024];
@@ -120,8 +128,14 @@ static int status_of(const char *name, enum repl_role role, struct repl_status *
 	return 0;
 }
 
-/* Has it failed over? In stage done the fence tells it from a stop. */
-static int status_over(const char *name, const struct repl_status *status, bool *over,
+/**
+ * status_over() - has it failed over? In stage done the fence tells it from a stop
+ * @name: view
+ * @status: of it
+ * @over: out
+ * @error: filled in on -1
+ */
+int status_over(const char *name, const struct repl_status *status, bool *over,
 		       struct repl_error *error)
 {
 	struct repl_status ingest;
@@ -161,10 +175,6 @@ static int lengths(const struct repl_volume_on *on, uint64_t *sectors,
 	}
 	return 0;
 }
-
-struct up {
-	bool in_sync, dry_run;
-};
 
 /* May it begin anew? None does before all of them may. */
 static int may_start(const struct repl_resource *resource, unsigned int i,
@@ -208,7 +218,8 @@ static int secondary_start(const char *view, bool dry_run, struct repl_error *er
 	return dry_run ? 0 : dm_message(view, "start", NULL, 0, error);
 }
 
-static int secondary_up(const struct repl_resource *resource, unsigned int i,
+/* Make what is missing of a volume of the secondary. @arg: struct up */
+int secondary_up(const struct repl_resource *resource, unsigned int i,
 			const char *view, void *arg, struct repl_error *error)
 {
 	bool in_sync = ((struct up *)arg)->in_sync, dry_run = ((struct up *)arg)->dry_run;
@@ -250,13 +261,20 @@ static int secondary_up(const struct repl_resource *resource, unsigned int i,
 	return dry_run ? 0 : dataleg_export(resource, i, error);
 }
 
-static int primary_make(const struct repl_resource *resource, unsigned int i,
-			const char *name, uint64_t sectors, const char *peer,
-			struct repl_error *error)
+/**
+ * primary_params() - the words of a repl-primary
+ * @resource: resource
+ * @i: volume
+ * @peer: device, or "-"
+ * @params: out
+ * @size: of it
+ */
+void primary_params(const struct repl_resource *resource, unsigned int i,
+		    const char *peer, char *params, size_t size)
 {
 	const struct repl_volume *volume = &resource->config->volume[i];
 	const struct repl_config *config = resource->config;
-	char params[2 * PATH_MAX], features[128] = "1 sync";
+	char features[128] = "1 sync";
 
 	if (!config->sync)
 		snprintf(features, sizeof(features),
@@ -264,9 +282,18 @@ static int primary_make(const struct repl_resource *resource, unsigned int i,
 			 config->congestion_block ? "block" : "dirty",
 			 (unsigned long long)config->window / 1024,
 			 (unsigned long long)config->peer_timeout);
-	snprintf(params, sizeof(params), "%s %s %s %llu %s", volume->on[resource->here].disk,
+	snprintf(params, size, "%s %s %s %llu %s", volume->on[resource->here].disk,
 		 peer, volume->on[resource->here].metadata ?: "-",
 		 (unsigned long long)volume->region_size / 512, features);
+}
+
+static int primary_make(const struct repl_resource *resource, unsigned int i,
+			const char *name, uint64_t sectors, const char *peer,
+			struct repl_error *error)
+{
+	char params[2 * PATH_MAX];
+
+	primary_params(resource, i, peer, params, sizeof(params));
 	step(false, "make %s: repl-primary %s", name, params);
 	return dm_create(name, sectors, "repl-primary", params, error);
 }
@@ -479,7 +506,7 @@ static int may_go(const struct repl_resource *resource, unsigned int i,
 }
 
 /* A device, if it is there. */
-static int remove_device(const char *name, bool dry_run, struct repl_error *error)
+int remove_device(const char *name, bool dry_run, struct repl_error *error)
 {
 	int there = dm_exists(name, error);
 

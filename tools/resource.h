@@ -24,13 +24,15 @@
 struct repl_resource {
 	const struct repl_config *config;
 	unsigned int here;		/* index of this host */
+	enum pair_role role;		/* role_find(); none: as the configuration says */
 };
 
 /**
  * resource_role() - what this host is
  * @resource: resource
  *
- * Return: PAIR_PRIMARY or PAIR_SECONDARY, by the configuration.
+ * Return: PAIR_PRIMARY or PAIR_SECONDARY, as role_find() has found, else by the
+ * configuration.
  */
 enum pair_role resource_role(const struct repl_resource *resource);
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "reload.h"
+#include "role.h"
 #include "session-i.h"
 
 #define RETRY_MS 1000		/* until the next attempt to connect */
@@ -392,8 +393,10 @@ int session_new(sd_event *event, struct repl_config *config, unsigned int here,
 	s->save_fd = -1;
 	s->state_fd = -1;
 	our_boot(s->boot);
+	r = role_find(&s->resource, error);
 	pair_init(&s->pair, resource_role(&s->resource));
-	r = begin(s, error);
+	if (!r)
+		r = begin(s, error);
 	if (r) {
 		s->config = NULL;	/* the caller's */
 		session_free(s);

@@ -89,7 +89,7 @@ configure()
 			disk $volume-$host >/dev/null || die "no loop device"
 		done
 	done
-	if [ $me = alpha ]; then
+	if [ $me = alpha ] && [ ! -e "$REPL_OUT/key" ]; then
 		is "key generate" $replctl key generate /etc/dm-repl/r0.key || exit 1
 		cp /etc/dm-repl/r0.key "$REPL_OUT/key"
 		reached key_made

@@ -59,6 +59,7 @@ static struct fake *fake_of(const struct repl_resource *resource)
 	return &fakes[resource->here][resource->config->name[1] - '0'];
 }
 
+int __wrap_role_find(struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
 bool __wrap_resource_exported(const struct repl_resource *resource);
@@ -80,6 +81,11 @@ int __wrap_resource_abort(const struct repl_resource *resource, struct repl_erro
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
 			   struct repl_error *error);
+
+int __wrap_role_find(struct repl_resource *resource, struct repl_error *error)
+{
+	return 0;
+}
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error)
@@ -1128,7 +1134,7 @@ static void plans(void **state)
 	configure(ALPHA, 0, ALPHA, "hold = /bin/h\nrelease = /bin/r\nsave = /bin/s");
 	config = config_load(path_of(ALPHA, "conf/r0.conf"), &error);
 	assert_non_null(config);
-	r = (struct repl_resource){ config, ALPHA };
+	r = (struct repl_resource){ .config = config, .here = ALPHA };
 	assert_string_equal(plan(plan_checkpoint, &r, calm),
 			    "[\"hold the workload by \\/bin\\/h\","
 			    "\"flush the writes of r0-v to beta\","

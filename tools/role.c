@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Role: see role.h. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dataleg.h"
+#include "dm.h"
+#include "metadata.h"
+#include "resource-i.h"
+#include "role.h"
+#include "steps.h"
+
+/* Of a device that is there: its role. */
+static int live_role(const char *name, enum pair_role *role, struct repl_status *status,
+		     struct repl_error *error)
+{
+	struct repl_dm_info info;
+	char line[1024];
+
+	*role = PAIR_NO_ROLE;
+	if (dm_info(name, &info, error))
+		return -1;
+	if (!info.exists)
+		return 0;
+	if (dm_status(name, line, sizeof(line), error) || status_parse(line, status, error))
+		return -1;
+	*role = status->role == REPL_PRIMARY ? PAIR_PRIMARY : PAIR_SECONDARY;
+	return 0;
+}
+
+static int one_role(const struct repl_resource *resource, unsigned int i,
+		    const char *name, void *arg, struct repl_error *error)
+{
+	const char *metadata = resource->config->volume[i].on[resource->here].metadata;
+	enum pair_role *all = arg, role;
+	struct repl_status status;
+
+	if (live_role(name, &role, &status, error))
+		return -1;
+	if (role == PAIR_NO_ROLE && metadata && metadata_role(metadata, &role, error))
+		return -1;
+	if (role == PAIR_SECONDARY || *all == PAIR_NO_ROLE)
+		*all = role;
+	return 0;
+}
+
+int role_find(struct repl_resource *resource, struct repl_error *error)
+{
+	enum pair_role role = PAIR_NO_ROLE;
+
+	if (each(resource, false, one_role, &role, error))
+		return -1;
+	resource->role = role;
+	return 0;
+}
+
+/*
+ * ---- What it says of itself ----
+ */
+
+static int parse_uuid(const char *text, uint8_t uuid[LINEAGE_SIZE])
+{
+	unsigned int nr = 0;
+
+	memset(uuid, 0, LINEAGE_SIZE);
+	if (!strcmp(text, "-"))
+		return 0;
+	for (; nr < LINEAGE_SIZE && sscanf(text, "%2hhx", &uuid[nr]) == 1; nr++)
+		text += text[2] == '-' ? 3 : 2;
+	return nr == LINEAGE_SIZE ? 0 : -1;
+}
+
+int role_side(const struct repl_resource *resource, unsigned int volume,
+	      struct repl_side *side, struct repl_error *error)
+{
+	unsigned long long fork, checkpoint, dirty, pending;
+	char name[128], answer[256], role[16], lineage[40], parent[40];
+
+	memset(side, 0, sizeof(*side));
+	resource_device(resource, volume, false, name, sizeof(name));
+	if (dm_message(name, "identity", answer, sizeof(answer), error))
+		return -1;
+	if (sscanf(answer, "%15s %39s %39s %llu %llu %llu %llu", role, lineage, parent, &fork,
+		   &checkpoint, &dirty, &pending) != 7 || parse_uuid(lineage, side->lineage) ||
+	    parse_uuid(parent, side->parent))
+		return error_set(error, REPL_EXIT_FAILED, "%s: identity '%s'?", name, answer);
+	if (!resource->config->volume[volume].on[resource->here].metadata) {
+		memset(side, 0, sizeof(*side));
+		return 0;
+	}
+	side->fork = fork;
+	side->checkpoint = checkpoint;
+	side->dirty = dirty;
+	side->pending = pending;
+	/* Who has been demoted has agreed. */
+	side->discard = !strcmp(role, "secondary");
+	return 0;
+}
+
+/*
+ * ---- Promotion ----
+ */
+
+static int may_promote(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	enum pair_role role;
+	bool over;
+
+	if (live_role(name, &role, &status, error))
+		return -1;
+	if (role == PAIR_NO_ROLE)
+		return error_set(error, REPL_EXIT_REFUSED, "%s is not up", name);
+	if (role == PAIR_PRIMARY)
+		return 0;
+	if (status_over(name, &status, &over, error))
+		return -1;
+	if (!over)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s has not failed over: 'replctl failover %s' first", name,
+				 resource->config->name);
+	if (status.stage != REPL_STAGE_DONE)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is merging still: 'replctl wait %s merged' first", name,
+				 resource->config->name);
+	return 0;
+}
+
+static int one_promote(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
+{
+	char params[2 * PATH_MAX], ingest[144];
+	bool dry_run = *(bool *)arg;
+	struct repl_status status;
+	enum pair_role role;
+	uint64_t sectors;
+
+	sectors = blockdev_sectors(resource->config->volume[i].on[resource->here].disk, error);
+	if (!sectors || live_role(name, &role, &status, error))
+		return -1;
+	if (role != PAIR_PRIMARY) {
+		primary_params(resource, i, "-", params, sizeof(params));
+		step(dry_run, "make %s, as it is, a repl-primary %s", name, params);
+		if (!dry_run && dm_reload(name, sectors, "repl-primary", params, error))
+			return -1;
+	}
+	resource_device(resource, i, true, ingest, sizeof(ingest));
+	return (!dry_run && dataleg_unexport(resource, i, true, error)) ||
+	       remove_device(ingest, dry_run, error) ? -1 : 0;
+}
+
+int role_promote(struct repl_resource *resource, bool dry_run, struct repl_error *error)
+{
+	if (each(resource, false, may_promote, NULL, error) ||
+	    each(resource, false, one_promote, &dry_run, error))
+		return -1;
+	if (!dry_run)
+		resource->role = PAIR_PRIMARY;
+	return 0;
+}
+
+/*
+ * ---- The way back ----
+ */
+
+static int may_demote(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
+{
+	const struct repl_volume_on *on = &resource->config->volume[i].on[resource->here];
+	bool discard = *(bool *)arg;
+	struct repl_status status;
+	struct repl_dm_info info;
+	struct repl_side side;
+	enum pair_role role;
+
+	if (!on->hidden || !on->active)
+		return error_set(error, REPL_EXIT_CONFIG,
+				 "a secondary needs hidden and active, and none are configured for this host");
+	if (dm_info(name, &info, error) || live_role(name, &role, &status, error))
+		return -1;
+	if (role == PAIR_NO_ROLE)
+		return error_set(error, REPL_EXIT_REFUSED, "%s is not up", name);
+	if (role == PAIR_SECONDARY)
+		return 0;
+	if (info.open_count)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is in use: what has been written to it is to be given up, or sent back; end that first",
+				 name);
+	if (discard)
+		return 0;
+	if (!on->metadata)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s has no metadata: nobody knows what only this side has; --discard-local gives it up",
+				 name);
+	if (role_side(resource, i, &side, error))
+		return -1;
+	if (side.dirty)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s: only this side may have what was written since checkpoint %llu, %llu KiB; --discard-local gives it up",
+				 name, (unsigned long long)side.checkpoint,
+				 (unsigned long long)side.dirty *
+				 resource->config->volume[i].region_size / 1024);
+	return 0;
+}
+
+static int one_demote(const struct repl_resource *resource, unsigned int i,
+		      const char *name, void *arg, struct repl_error *error)
+{
+	struct up up = { .dry_run = *(bool *)arg };
+	struct repl_status status;
+	enum pair_role role;
+
+	if (live_role(name, &role, &status, error))
+		return -1;
+	if (role == PAIR_PRIMARY &&
+	    (remove_device(name, up.dry_run, error) ||
+	     (!up.dry_run && dataleg_disconnect(resource, i, error))))
+		return -1;
+	if (up.dry_run)
+		step(true, "make %s a repl-secondary, and export it", name);
+	else if (secondary_up(resource, i, name, &up, error))
+		return -1;
+	/* It stays one, and may be written over: that was the question. */
+	return up.dry_run ? 0 : dm_message(name, "demote", NULL, 0, error);
+}
+
+int role_demote(struct repl_resource *resource, bool discard, bool dry_run,
+		struct repl_error *error)
+{
+	if (each(resource, false, may_demote, &discard, error))
+		return -1;
+	if (!dry_run)
+		resource->role = PAIR_SECONDARY;
+	return each(resource, false, one_demote, &dry_run, error);
+}
