@@ -747,7 +747,8 @@ static int run(const struct verb *verb, struct command *c)
 		return -1;
 	c->resource.here = here;
 	/* Whoever makes devices must know; others take what the configuration says. */
-	if (role_find(&c->resource, &why) && changes_devices(verb) && !c->options->dry_run) {
+	if (role_find(&c->resource, changes_devices(verb), &why) && changes_devices(verb) &&
+	    !c->options->dry_run) {
 		*c->error = why;
 		return -1;
 	}

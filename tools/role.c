@@ -29,29 +29,36 @@ static int live_role(const char *name, enum pair_role *role, struct repl_status 
 	return 0;
 }
 
+struct finding {
+	enum pair_role role;
+	bool offline;
+};
+
 static int one_role(const struct repl_resource *resource, unsigned int i,
 		    const char *name, void *arg, struct repl_error *error)
 {
 	const char *metadata = resource->config->volume[i].on[resource->here].metadata;
-	enum pair_role *all = arg, role;
+	struct finding *all = arg;
 	struct repl_status status;
+	enum pair_role role;
 
 	if (live_role(name, &role, &status, error))
 		return -1;
-	if (role == PAIR_NO_ROLE && metadata && metadata_role(metadata, &role, error))
+	if (role == PAIR_NO_ROLE && all->offline && metadata &&
+	    metadata_role(metadata, &role, error))
 		return -1;
-	if (role == PAIR_SECONDARY || *all == PAIR_NO_ROLE)
-		*all = role;
+	if (role == PAIR_SECONDARY || all->role == PAIR_NO_ROLE)
+		all->role = role;
 	return 0;
 }
 
-int role_find(struct repl_resource *resource, struct repl_error *error)
+int role_find(struct repl_resource *resource, bool offline, struct repl_error *error)
 {
-	enum pair_role role = PAIR_NO_ROLE;
+	struct finding all = { .offline = offline };
 
-	if (each(resource, false, one_role, &role, error))
+	if (each(resource, false, one_role, &all, error))
 		return -1;
-	resource->role = role;
+	resource->role = all.role;
 	return 0;
 }
 

@@ -12,6 +12,8 @@
 /**
  * role_find() - what is this host?
  * @resource: resource; ->role is set
+ * @offline: look at metadata devices, too. Whoever makes devices does; for a moment they
+ *	are in use by that.
  * @error: filled in on -1
  *
  * Of each volume: what its device is; if there is none what its metadata says; if it has
@@ -20,7 +22,7 @@
  *
  * Return: 0, or -1: a metadata device could not be read.
  */
-int role_find(struct repl_resource *resource, struct repl_error *error);
+int role_find(struct repl_resource *resource, bool offline, struct repl_error *error);
 
 /**
  * role_promote() - what has failed over and is merged becomes the primary

@@ -393,7 +393,7 @@ int session_new(sd_event *event, struct repl_config *config, unsigned int here,
 	s->save_fd = -1;
 	s->state_fd = -1;
 	our_boot(s->boot);
-	r = role_find(&s->resource, error);
+	r = role_find(&s->resource, false, error);
 	pair_init(&s->pair, resource_role(&s->resource));
 	if (!r)
 		r = begin(s, error);

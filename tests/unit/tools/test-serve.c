@@ -59,7 +59,7 @@ static struct fake *fake_of(const struct repl_resource *resource)
 	return &fakes[resource->here][resource->config->name[1] - '0'];
 }
 
-int __wrap_role_find(struct repl_resource *resource, struct repl_error *error);
+int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error);
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
 bool __wrap_resource_exported(const struct repl_resource *resource);
@@ -82,7 +82,7 @@ int __wrap_resource_failover(const struct repl_resource *resource, struct repl_e
 int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
 			   struct repl_error *error);
 
-int __wrap_role_find(struct repl_resource *resource, struct repl_error *error)
+int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error)
 {
 	return 0;
 }
