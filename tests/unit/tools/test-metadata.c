@@ -253,7 +253,8 @@ static void states(void **state)
 			if (stage == REPL_DISK_RUNNING || stage == REPL_DISK_FAILOVER)
 				may &= role == REPL_ROLE_SECONDARY;
 			if (flags & REPL_STATE_PREPARED)
-				may &= stage == REPL_DISK_RUNNING && prepared == 6;
+				may &= prepared == 6 && stage != REPL_DISK_FAILOVER &&
+				       (stage == REPL_DISK_RUNNING || role != REPL_ROLE_NONE);
 			if (flags & REPL_STATE_FENCED)
 				may &= stage != REPL_DISK_RUNNING;
 			else
@@ -262,10 +263,10 @@ static void states(void **state)
 			count += may;
 		}
 	/*
-	 * none, done: with and without fence, in each role; running: and prepared;
-	 * failover
+	 * none, done: with and without fence, in each role, and, but for none, pending;
+	 * running: and prepared; failover
 	 */
-	assert_int_equal(count, 3 * (3 * (2 + 2) + 1 + 1) + 1);
+	assert_int_equal(count, 3 * (3 * (2 + 2) + 1 + 1) + 2 * (2 + 2) + 1);
 }
 
 static void newest_counts(void **state)
