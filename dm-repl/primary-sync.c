@@ -201,8 +201,6 @@ bool primary_sync_end(struct repl_primary *p, struct bio *bio,
 	}
 	if (!io->sectors)
 		return true;
-	if (io->forwarded)	/* counted as a write a moment later */
-		this_cpu_inc(p->count->forwarded);
 	if (unlikely(status) && !sync_refused(io, status))
 		repl_window_local_failed(&p->window, io->sector, io->sectors);
 	else if (!io->forwarded && !status)

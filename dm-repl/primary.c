@@ -296,6 +296,8 @@ static int primary_end_io(struct dm_target *ti, struct bio *bio,
 	/* Before it can be forwarded: it is not counted there only. */
 	if (io->sectors)
 		this_cpu_inc(p->count->writes);
+	if (io->sectors && p->sync && io->forwarded)
+		this_cpu_inc(p->count->forwarded);
 	if (io->entry) {
 		repl_window_written(&p->window, io->entry, *error);
 	} else if (io->missed) {
