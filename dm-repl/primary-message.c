@@ -57,6 +57,8 @@ static int primary_let_go(struct repl_primary *p)
 	if (p->sync)
 		r = primary_close(p);
 	if (!r) {
+		/* Before there is none: it is seen as detached at once. */
+		WRITE_ONCE(p->detached, true);
 		repl_window_detach(&p->window);
 		primary_set_peer(p, NULL);
 		p->leaving = old;

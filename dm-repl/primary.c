@@ -117,6 +117,13 @@ static void window_error(struct repl_window *window, enum repl_peer_error error,
 	primary_latch(window_primary(window), classes[error], err, sector);
 }
 
+static void window_lost(struct repl_window *window)
+{
+	struct repl_primary *p = window_primary(window);
+
+	queue_work(p->wq, &p->event_work);
+}
+
 static void window_relieved(struct repl_window *window)
 {
 	repl_push_auto(&window_primary(window)->push);
@@ -254,6 +261,7 @@ static void window_again(struct repl_window *window, struct bio *bio)
 
 static const struct repl_window_ops primary_window_ops = {
 	.error = window_error,
+	.lost = window_lost,
 	.again = window_again,
 	.relieved = window_relieved,
 	.left = window_left,

@@ -921,15 +921,18 @@ void repl_window_fail(struct repl_window *w, enum repl_peer_error error,
 	bool there;
 
 	spin_lock_irqsave(&w->lock, flags);
+	/* Nobody asks any more how one fares that was detached. */
 	there = w->peer;
+	/* Before it can be seen that it has failed. */
+	if (there)
+		w->ops->error(w, error, err, sector);
 	if (there && !w->failed) {
 		w->failed = true;
 		window_peer_lost(w);
 	}
+	/* What the error has woken may have looked before. */
+	w->ops->lost(w);
 	spin_unlock_irqrestore(&w->lock, flags);
-	/* Nobody asks any more how one fares that was detached. */
-	if (there)
-		w->ops->error(w, error, err, sector);
 }
 
 static struct repl_entry *list_entry_of(struct list_head *list)

@@ -81,7 +81,8 @@ enum repl_peer_error {
 
 /**
  * struct repl_window_ops - what the window wants of its owner
- * @error: the peer has failed; any context
+ * @error: the peer has failed; any context, under the window's lock
+ * @lost: that can be seen now; the same
  * @again: map a parked bio once more, with @again true for
  *	repl_window_write(); process context
  * @relieved: regions were missed by a peer that is well, for want of room or
@@ -95,6 +96,7 @@ enum repl_peer_error {
 struct repl_window_ops {
 	void (*error)(struct repl_window *window, enum repl_peer_error error,
 		      int err, sector_t sector);
+	void (*lost)(struct repl_window *window);
 	void (*again)(struct repl_window *window, struct bio *bio);
 	void (*relieved)(struct repl_window *window);
 	void (*left)(struct repl_window *window);
