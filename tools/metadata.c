@@ -323,26 +323,10 @@ static int metadata_size(const struct metadata_options *options, FILE *to,
 
 static int uuid_option(const char *text, uint8_t *uuid, struct repl_error *error)
 {
-	unsigned int i, at = 0;
+	static const uint8_t none[REPL_UUID_SIZE];
 
-	for (i = 0; i < REPL_UUID_SIZE; i++) {
-		char pair[3] = "";
-		char *end;
-
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			if (text[at] != '-' || !text[++at])
-				goto bad;
-		memcpy(pair, text + at, strnlen(text + at, 2));
-		if (strspn(pair, "0123456789abcdefABCDEF") != 2)
-			goto bad;
-		uuid[i] = strtoul(pair, &end, 16);
-		at += 2;
-	}
-	for (i = 0; i < REPL_UUID_SIZE && !uuid[i]; i++)
-		;
-	if (!text[at] && i < REPL_UUID_SIZE)
+	if (!uuid_parse(text, uuid) && memcmp(uuid, none, REPL_UUID_SIZE))
 		return 0;
-bad:
 	return error_set(error, REPL_EXIT_USAGE,
 			 "--uuid: \"%s\" is not a UUID, like 0b3c9a52-9d4e-4d1c-8f4e-2a6d1f0c7b35",
 			 text);

@@ -10,6 +10,7 @@
 #include "resource-i.h"
 #include "role.h"
 #include "steps.h"
+#include "units.h"
 
 /* Of a device that is there: its role. */
 static int live_role(const char *name, enum pair_role *role, struct repl_status *status,
@@ -66,16 +67,10 @@ int role_find(struct repl_resource *resource, bool offline, struct repl_error *e
  * ---- What it says of itself ----
  */
 
-static int parse_uuid(const char *text, uint8_t uuid[LINEAGE_SIZE])
+/* "-" is none, which @lineage, all 0, is already. */
+static int lineage_parse(const char *text, uint8_t lineage[LINEAGE_SIZE])
 {
-	unsigned int nr = 0;
-
-	memset(uuid, 0, LINEAGE_SIZE);
-	if (!strcmp(text, "-"))
-		return 0;
-	for (; nr < LINEAGE_SIZE && sscanf(text, "%2hhx", &uuid[nr]) == 1; nr++)
-		text += text[2] == '-' ? 3 : 2;
-	return nr == LINEAGE_SIZE ? 0 : -1;
+	return strcmp(text, "-") ? uuid_parse(text, lineage) : 0;
 }
 
 int role_side(const struct repl_resource *resource, unsigned int volume,
@@ -89,8 +84,8 @@ int role_side(const struct repl_resource *resource, unsigned int volume,
 	if (dm_message(name, "identity", answer, sizeof(answer), error))
 		return -1;
 	if (sscanf(answer, "%15s %39s %39s %llu %llu %llu %llu", role, lineage, parent, &fork,
-		   &checkpoint, &dirty, &pending) != 7 || parse_uuid(lineage, side->lineage) ||
-	    parse_uuid(parent, side->parent))
+		   &checkpoint, &dirty, &pending) != 7 || lineage_parse(lineage, side->lineage) ||
+	    lineage_parse(parent, side->parent))
 		return error_set(error, REPL_EXIT_FAILED, "%s: identity '%s'?", name, answer);
 	if (!resource->config->volume[volume].on[resource->here].metadata) {
 		memset(side, 0, sizeof(*side));

@@ -11,6 +11,7 @@
 #include "reload.h"
 #include "role.h"
 #include "session-i.h"
+#include "units.h"
 
 #define RETRY_MS 1000		/* until the next attempt to connect */
 #define RESYNC_MS 2000		/* until the next attempt to send what was missed */
@@ -337,16 +338,13 @@ static void our_boot(unsigned char boot[FRAME_BOOT_SIZE])
 {
 	const char *path = getenv("REPLCTL_TEST_BOOT_ID");
 	FILE *f = fopen(path ? path : "/proc/sys/kernel/random/boot_id", "re");
-	unsigned int nr = 0;
-	char text[64];
+	char text[64] = "";
 
 	if (f && fgets(text, sizeof(text), f))
-		for (const char *p = text; nr < FRAME_BOOT_SIZE &&
-		     sscanf(p, "%2hhx", &boot[nr]) == 1; nr++)
-			p += p[2] == '-' ? 3 : 2;
+		text[strcspn(text, "\n")] = 0;
 	if (f)
 		fclose(f);
-	if (nr < FRAME_BOOT_SIZE && getrandom(boot, FRAME_BOOT_SIZE, 0) != FRAME_BOOT_SIZE)
+	if (uuid_parse(text, boot) && getrandom(boot, FRAME_BOOT_SIZE, 0) != FRAME_BOOT_SIZE)
 		memset(boot, 0, FRAME_BOOT_SIZE);
 }
 

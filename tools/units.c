@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "units.h"
@@ -94,4 +95,23 @@ int size_parse(const char *text, uint64_t *bytes, struct repl_error *error)
 	if (*bytes > INT64_MAX)
 		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is too large", text);
 	return 0;
+}
+
+int uuid_parse(const char *text, uint8_t uuid[UUID_SIZE])
+{
+	unsigned int i, at = 0;
+
+	for (i = 0; i < UUID_SIZE; i++) {
+		char pair[3] = "";
+
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			if (text[at] != '-' || !text[++at])
+				return -1;
+		memcpy(pair, text + at, strnlen(text + at, 2));
+		if (strspn(pair, "0123456789abcdefABCDEF") != 2)
+			return -1;
+		uuid[i] = strtoul(pair, NULL, 16);
+		at += 2;
+	}
+	return text[at] ? -1 : 0;
 }

@@ -46,4 +46,15 @@ int duration_parse(const char *text, uint64_t *ms, struct repl_error *error);
  */
 int size_parse(const char *text, uint64_t *bytes, struct repl_error *error);
 
+#define UUID_SIZE 16
+
+/**
+ * uuid_parse() - 36 characters, like 0b3c9a52-9d4e-4d1c-8f4e-2a6d1f0c7b35
+ * @text: nothing but that
+ * @uuid: the result, in the order of @text
+ *
+ * Return: 0, or -1.
+ */
+int uuid_parse(const char *text, uint8_t uuid[UUID_SIZE]);
+
 #endif
