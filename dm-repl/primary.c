@@ -735,7 +735,6 @@ static void primary_stop(struct repl_primary *p, bool stop)
 		repl_window_stop(&p->window);
 		repl_job_hold(&p->push.job, true);
 	} else {
-		primary_end_cut(p);
 		repl_window_resume(&p->window);
 		repl_job_hold(&p->push.job, false);
 	}
@@ -779,25 +778,6 @@ static void take_bits(struct repl_primary *p, struct repl_bits *to,
 	}
 }
 
-static void take_cut(struct repl_primary *p, struct repl_primary *old)
-{
-	p->cut = old->cut;
-	p->cut_id = old->cut_id;
-	p->drained = old->drained;
-	if (p->cut == PRIMARY_CUT_NONE)
-		return;
-	if (!p->sync) {
-		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
-		return;
-	}
-	DMERR("%s: cut %llu is aborted: mode sync has none",
-	      dm_table_device_name(p->ti->table), p->cut_id);
-	p->cut = PRIMARY_CUT_NONE;
-	repl_bits_merge(&p->checkpoint, &p->frozen);
-	repl_bits_wipe(&p->frozen);
-	repl_window_release(&p->window);
-}
-
 /*
  * A reload must not make a peer whole that has missed writes: the new table
  * takes over the maps, the counts, the cut and, if it has the same peer, the
@@ -826,7 +806,11 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	repl_window_hand_over(&p->window, &old->window);
 	take_bits(p, &p->checkpoint, old, &old->checkpoint);
 	take_bits(p, &p->frozen, old, &old->frozen);
-	take_cut(p, old);
+	p->cut = old->cut;
+	if (p->cut != PRIMARY_CUT_NONE)
+		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
+	p->cut_id = old->cut_id;
+	p->drained = old->drained;
 	p->detached = !p->peer && old->detached;
 	if (same) {
 		p->errors = old->errors;
@@ -889,6 +873,7 @@ static void primary_resume(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
 
+	primary_end_cut(p);
 	/* A new table does not stand still, but what it took over may be missing. */
 	if (p->suspended)
 		primary_stop(p, false);

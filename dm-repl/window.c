@@ -929,9 +929,9 @@ void repl_window_fail(struct repl_window *w, enum repl_peer_error error,
 	if (there && !w->failed) {
 		w->failed = true;
 		window_peer_lost(w);
+		/* What the error has woken may have looked before. */
+		w->ops->lost(w);
 	}
-	/* What the error has woken may have looked before. */
-	w->ops->lost(w);
 	spin_unlock_irqrestore(&w->lock, flags);
 }
 
