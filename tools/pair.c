@@ -154,7 +154,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 			       "the peer has lost its checkpoint: it needs a resync");
 		return;
 	}
-	if (pair->degraded) {
+	if (pair->degraded && !pair->coming) {
 		primary_refuse(pair, actions,
 			       "the peer has missed writes: it needs a resync");
 		return;
@@ -166,7 +166,8 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 			       "the secondary has no first checkpoint: 'replctl up --in-sync' there");
 		return;
 	}
-	if (!pair->peer_ready)
+	/* It can be taken when it is there; so long it waits. */
+	if (pair->degraded || !pair->peer_ready)
 		return;
 	pair->wanted = false;
 	pair->peer_wants = false;
@@ -389,6 +390,7 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
 	switch (event->type) {
 	case PAIR_START:
 		pair->degraded = !event->kernel.attached;
+		pair->coming = event->kernel.coming;
 		if (!event->kernel.held)
 			break;
 		/* A daemon before us was in the middle of it. */
@@ -401,6 +403,7 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
 		}
 		break;
 	case PAIR_KERNEL:
+		pair->coming = event->kernel.coming;
 		if (!event->kernel.attached)
 			pair->degraded = true;
 		else if (!pair->ambiguous && pair->phase == PAIR_IDLE && !pair->diverged &&

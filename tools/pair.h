@@ -89,6 +89,7 @@ struct pair_kernel {
 	bool attached;		/* primary: all data legs work, and miss nothing */
 	bool never;		/* primary: none has ever been attached */
 	bool lost;		/* primary: one was lost, or waits for its resync */
+	bool coming;		/* primary: what the peer misses, if anything, is on its way */
 	bool held;		/* primary: a device is suspended, or has a cut */
 };
 
@@ -177,6 +178,7 @@ struct pair {
 	bool over;		/* this side has failed over */
 	bool diverged;		/* the peer has: nothing is sent to it any more */
 	bool degraded;		/* primary: the peer has not got all writes: resync */
+	bool coming;		/* primary: and gets them, by itself: a trigger waits for that */
 	bool rebooted;		/* primary: for more than the kernel knows of */
 	bool ambiguous;		/* primary: may have been committed: HELLO tells */
 	bool prepared;		/* secondary */

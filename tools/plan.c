@@ -47,7 +47,7 @@ static int checkpoint_refused(const struct repl_resource *resource, struct json_
 	if (flag(status, "stale"))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "the peer has lost its checkpoint: it needs a resync");
-	if (flag(status, "degraded"))
+	if (flag(status, "degraded") && !flag(status, "catching_up"))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "the peer has missed writes: it needs a resync");
 	return 0;

@@ -479,7 +479,9 @@ static void print_status(struct command *c, struct json_object *status)
 		if (error)
 			printf("  last error: %s\n", error);
 		if (!strcmp(word_of(status, "degraded"), "true"))
-			printf("  degraded: the peer misses writes; no checkpoints until it is in sync again\n");
+			printf("  degraded: the peer misses writes%s; no checkpoints until it is in sync again\n",
+			       strcmp(word_of(status, "catching_up"), "true") ? "" :
+			       ", which are on their way");
 	}
 	for (unsigned int i = 0; i < c->config->volumes; i++)
 		status_words(&looks[i].report, isatty(1) ? 60 : 0, stdout);

@@ -563,6 +563,16 @@ static bool primary_lost(const struct repl_status *status)
 	       (status->job.state == REPL_JOB_IDLE || status->job.state == REPL_JOB_DONE);
 }
 
+/* As long as the push has not ended badly, and nobody has stopped it, it goes on. */
+static bool primary_coming(const struct repl_status *status)
+{
+	return status->primary.peer == REPL_PEER_ATTACHED &&
+	       (!status->primary.dirty ||
+		(status->job.state != REPL_JOB_FAILED &&
+		 status->job.state != REPL_JOB_CANCELLED &&
+		 status->job.state != REPL_JOB_PAUSED));
+}
+
 static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 			  const char *name, void *arg, struct repl_error *error)
 {
@@ -579,6 +589,7 @@ static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 	remembers = status.primary.peer == REPL_PEER_NONE && primary_remembers(name, &status);
 	kernel->never &= status.primary.peer == REPL_PEER_NONE && !remembers;
 	kernel->lost |= primary_lost(&status) || remembers;
+	kernel->coming &= primary_coming(&status);
 	return 0;
 }
 
@@ -609,6 +620,7 @@ int resource_kernel(const struct repl_resource *resource, struct pair_kernel *ke
 {
 	memset(kernel, 0, sizeof(*kernel));
 	kernel->attached = true;
+	kernel->coming = true;
 	kernel->never = true;
 	kernel->running = true;
 	kernel->over = resource_role(resource) == PAIR_SECONDARY;

@@ -144,6 +144,8 @@ static struct json_object *status_object(struct session *s)
 	json_object_object_add(o, "phase", json_object_new_string(pair_phase_name(pair->phase)));
 	json_object_object_add(o, "paused", json_object_new_boolean(s->paused));
 	json_object_object_add(o, "degraded", json_object_new_boolean(pair->degraded));
+	json_object_object_add(o, "catching_up",
+			       json_object_new_boolean(pair->degraded && pair->coming));
 	json_object_object_add(o, "stale", json_object_new_boolean(pair->stale));
 	json_object_object_add(o, "failed_over",
 			       json_object_new_boolean(primary ? pair->diverged : pair->over));
@@ -182,6 +184,12 @@ static void ask_checkpoint(struct session *s, struct repl_client *client)
 	if (!s->pair.connected && !s->pair.diverged) {
 		control_end(client, REPL_EXIT_PEER, s->why_lost[0] ? s->why_lost :
 			    "the peer is not connected");
+		return;
+	}
+	/* As of now: what the peer misses and is about to get is waited for. */
+	session_look(s);
+	if (s->leaving) {
+		control_end(client, REPL_EXIT_FAILED, "it is not up any more");
 		return;
 	}
 	wait_for(s, client, WAIT_CHECKPOINT);

@@ -282,6 +282,11 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		s->policy_ran = true;	/* it is not lost: somebody has ended it */
 		conn_close(conn, "the peer's daemon was ended");
 		return;
+	case FRAME_WANT:
+		session_look(s);
+		if (s->leaving)
+			return;
+		break;
 	case FRAME_STATE_DATA:
 		if (s->pair.phase == PAIR_COLLECTING && frame->id == s->pair.id)
 			state_add(s, frame->payload, frame->length);

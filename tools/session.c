@@ -187,6 +187,9 @@ void session_feed(struct session *s, const struct pair_event *event)
 		perform(s, &actions.action[i]);
 	if (s->pair.phase != before)
 		test_kill(s->pair.phase, "+");
+	/* What the kernel said while a checkpoint was under way was not listened to. */
+	if (s->pair.phase != before && s->pair.phase == PAIR_IDLE && s->pair.degraded)
+		session_look(s);
 	if (s->leaving)
 		session_leave(s);
 }

@@ -8,7 +8,8 @@
  * without a fence. Breadth first, every state once.
  *
  * In mode async the workload goes on while a checkpoint is taken: what it writes then
- * waits behind the cut. All else that it has written comes to the peer some time.
+ * waits behind the cut. All else that it has written comes to the peer some time. What
+ * there was no room for comes later, and until then there is no checkpoint.
  *
  * What must hold is in check_*(). A state that breaks it is printed with the way
  * that led there.
@@ -50,6 +51,7 @@ struct state {
 	uint8_t link_up;	/* neither side has closed it */
 	uint8_t p_up, s_up;	/* hosts have power */
 	uint8_t held, attached, writes, arrived;
+	uint8_t behind;		/* the window was full: the rest comes when there is room */
 	uint8_t flushed;	/* of these: on the secondary's disk, not in its cache */
 	uint8_t hole;		/* some of these are lost with its cache */
 	uint8_t boot, known;	/* of the secondary's host; which one the primary's journal has */
@@ -203,7 +205,8 @@ static bool put(struct link *link, struct wire wire)
 static void kernel_of(const struct state *s, bool primary, struct pair_kernel *k)
 {
 	memset(k, 0, sizeof(*k));
-	k->attached = s->attached;
+	k->attached = s->attached && !s->behind;
+	k->coming = s->attached;
 	k->held = s->held;
 	if (primary)
 		return;
@@ -358,19 +361,48 @@ static bool may_resync(const struct state *s)
 	       !p->busy && (!s->attached || p->rebooted) && !s->over;
 }
 
+/* As session_look(). */
+static void look(struct state *s)
+{
+	struct pair_event e = { .type = PAIR_KERNEL };
+
+	kernel_of(s, true, &e.kernel);
+	feed(s, true, &e);
+}
+
+/* A checkpoint has ended, and the kernel said meanwhile that the peer has all. */
+static bool may_look(const struct state *s)
+{
+	const struct pair *p = &s->p;
+
+	return s->p_up && p->degraded && p->phase == PAIR_IDLE && !p->busy && s->attached &&
+	       !s->behind && !p->rebooted && !p->diverged;
+}
+
+/* What was written and is not behind a cut is on its way. */
+static bool may_arrive(const struct state *s)
+{
+	return s->p_up && !s->behind && !s->held && s->arrived < s->writes && passes(s);
+}
+
+/* There is room again, and what the peer lacks is sent. */
+static bool may_catch_up(const struct state *s)
+{
+	return s->p_up && s->behind && !s->held && passes(s);
+}
+
 /* What the kernel does not know is told to it, then all is sent. */
 static void do_resync(struct state *s)
 {
 	struct pair_event e = { .type = PAIR_RESYNCED };
 
 	s->attached = 1;
+	s->behind = 0;
 	s->arrived = s->writes;
 	s->hole = 0;
 	s->known = s->boot;
 	feed(s, true, &e);
-	e.type = PAIR_KERNEL;
-	kernel_of(s, true, &e.kernel);
-	feed(s, true, &e);
+	look(s);
 	rule(!s->p.degraded, "a resync does not end");
 }
 
@@ -392,7 +424,7 @@ static bool step_primary_done(const struct state *now)
 
 	if (p->busy & 1u << PAIR_HOLD) {
 		/* (A cut is refused where the peer lacks something.) */
-		if (now->attached)
+		if (now->attached && !now->behind)
 			TRY("hold", s->held = 1; s->was_held[p->id % IDS] = 1;
 			    s->hold_at[p->id % IDS] = s->writes; done(s, true, PAIR_HOLD, true););
 		TRY("hold fails", s->held = 1; done(s, true, PAIR_HOLD, false););
@@ -517,11 +549,12 @@ static bool steps(const struct state *now, bool *moved)
 		    memset(&s->to_p, 0, sizeof(s->to_p)); memset(&s->to_s, 0, sizeof(s->to_s));
 		    s->link_up = 1; feed(s, true, &e); feed(s, false, &e););
 	if (p)
-		TRY("the primary looks at its kernel",
-		    struct pair_event e = { .type = PAIR_KERNEL };
-		    kernel_of(s, true, &e.kernel); feed(s, true, &e););
-	if (p && !now->held && now->arrived < now->writes && passes(now))
+		TRY("the primary looks at its kernel", look(s););
+	if (may_arrive(now))
 		TRY("what was written arrives", s->arrived = s->writes;);
+	if (may_catch_up(now))
+		TRY("what there was no room for arrives", s->behind = 0;
+		    s->arrived = s->writes; look(s););
 	if (may_resync(now))
 		TRY("resync", do_resync(s););
 	*moved = nr_nodes != was;
@@ -545,7 +578,7 @@ static bool quiet(const struct state *now)
 	       !(now->p_up && now->p.opened && now->to_p.nr) &&
 	       !(now->s_up && now->s.opened && now->to_s.nr) &&
 	       !(now->p_up && now->p.phase != PAIR_IDLE && !stuck(now)) &&
-	       !may_resync(now) && !(now->p_up && !now->held && now->arrived < now->writes && passes(now));
+	       !may_resync(now) && !may_look(now) && !may_catch_up(now) && !may_arrive(now);
 }
 
 /* What users, workloads and bad luck do. */
@@ -601,6 +634,8 @@ static bool faults(const struct state *now)
 			    if (s->link_up) put(&s->to_s, w); restart(s, true););
 		if (now->attached)
 			TRY("the data leg is cut", s->faults++; s->attached = 0;);
+		if (async && now->attached && !now->behind)
+			TRY("the window is full", s->faults++; s->behind = 1; look(s););
 	}
 	if (now->s_up) {
 		TRY("the secondary's power is cut", s->faults++; s->s_up = 0;);

@@ -51,7 +51,7 @@ static struct fake {
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs;
-	bool no_cut;
+	bool no_cut, coming;
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -102,6 +102,7 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->over = fake->over;
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
+	kernel->coming = fake->attached || fake->coming;
 	kernel->held = fake->held;
 	return 0;
 }
@@ -568,6 +569,48 @@ static void rebooted(void **state)
 	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(times_in_log(ALPHA, "has been rebooted"), 2);
+}
+
+/* What the peer misses is on its way: a checkpoint waits for it, on either side. */
+static void coming(void **state)
+{
+	pid_t asks[2];
+	int status;
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].coming = true;
+	fflush(NULL);
+	for (unsigned int host = 0; host < 2; host++) {
+		asks[host] = fork();
+		if (!asks[host])
+			_exit(ask(host, "checkpoint", "r0", NULL) ? 1 : 0);
+		run_until(status_has(ALPHA, "r0", "\"degraded\":true"));
+	}
+	assert_int_equal(waitpid(asks[ALPHA], &status, WNOHANG), 0);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	for (unsigned int host = 0; host < 2; host++) {
+		assert_int_equal(waitpid(asks[host], &status, 0), asks[host]);
+		assert_int_equal(status, 0);
+	}
+	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+
+	/* It comes no more: no longer. */
+	fakes[ALPHA][0].attached = false;
+	fflush(NULL);
+	asks[0] = fork();
+	if (!asks[0])
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) == -1 &&
+		      error.exit == REPL_EXIT_REFUSED ? 0 : 1);
+	run_until(status_has(ALPHA, "r0", "\"degraded\":true"));
+	fakes[ALPHA][0].coming = false;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
+	assert_int_equal(status, 0);
 }
 
 /* The first child of a daemon; without hooks there is but the worker. */
@@ -1174,7 +1217,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
