@@ -272,6 +272,24 @@ static void entry_miss(struct repl_window *w, struct repl_entry *e)
 		w->broken = true;
 }
 
+/* Nothing with a number below @seq is on its way to the peer. */
+static bool window_has_passed(struct repl_window *w, u64 seq)
+{
+	struct repl_entry *e;
+
+	e = list_first_entry_or_null(&w->all, struct repl_entry, all);
+	return !e || e->range.seq >= seq;
+}
+
+/*
+ * Is it time for the flush that a drain waits for? (A peer without a cache flushes at
+ * once, whatever it has got.)
+ */
+static bool window_cut_passed(struct repl_window *w)
+{
+	return w->is_cut && !w->cut_flush && window_has_passed(w, w->cut);
+}
+
 static void entry_copy_vec(struct repl_window *w, struct bio_vec *vec,
 			   u32 *page, unsigned int *offset)
 {
@@ -652,7 +670,8 @@ static void window_bio_done(struct window_bio *b, blk_status_t status)
 	}
 	list_add(&b->list, &w->free_bios);
 	w->nr_bios++;
-	if (!list_empty(&w->ready) || w->flush_wanted != w->flush_started)
+	if (!list_empty(&w->ready) || w->flush_wanted != w->flush_started ||
+	    window_cut_passed(w))
 		window_poke(w);
 	window_wake(w);
 	spin_unlock_irqrestore(&w->lock, flags);
@@ -856,6 +875,8 @@ static void window_send_flush(struct repl_window *w)
 	struct block_device *peer = NULL;
 
 	spin_lock_irq(&w->lock);
+	if (window_cut_passed(w))
+		w->cut_flush = ++w->flush_wanted;
 	if (w->flush_wanted != w->flush_started && !w->flush_sent &&
 	    window_sends(w)) {
 		w->flush_started = w->flush_wanted;
@@ -1239,23 +1260,12 @@ int repl_window_cut(struct repl_window *w)
 		w->is_cut = true;
 		w->broken = false;
 		w->cut = w->seq;
+		w->cut_flush = 0;
+		window_poke(w);
 		r = 0;
 	}
 	spin_unlock_irq(&w->lock);
 	return r;
-}
-
-/* Nothing with a number below @seq is on its way to the peer. */
-static bool window_has_passed(struct repl_window *w, u64 seq)
-{
-	struct repl_entry *e;
-	bool passed;
-
-	spin_lock_irq(&w->lock);
-	e = list_first_entry_or_null(&w->all, struct repl_entry, all);
-	passed = !e || e->range.seq >= seq;
-	spin_unlock_irq(&w->lock);
-	return passed;
 }
 
 /* Nobody needs to wait for the cut any more. */
@@ -1265,9 +1275,18 @@ static bool window_cut_over(struct repl_window *w)
 	       READ_ONCE(w->stopping);
 }
 
+static bool window_cut_flushed(struct repl_window *w)
+{
+	u64 flush = READ_ONCE(w->cut_flush);
+
+	return flush && READ_ONCE(w->flush_done) >= flush;
+}
+
 /**
  * repl_window_drain() - wait until all before the cut is durable on the peer
  * @w: window with a cut
+ *
+ * The flush was sent when the peer had all of it, whoever waited.
  *
  * Context: process.
  * Return: 0; -ERESTARTSYS if the caller was killed; -EAGAIN if the device is
@@ -1275,31 +1294,17 @@ static bool window_cut_over(struct repl_window *w)
  */
 int repl_window_drain(struct repl_window *w)
 {
-	bool flushed = false;
-	u64 flush;
 	int r;
 
 	r = wait_event_killable(w->wait, window_cut_over(w) ||
-				window_has_passed(w, READ_ONCE(w->cut)));
+				window_cut_flushed(w));
 	if (r)
 		return r;
-	/* (A peer without a cache flushes at once, whatever it has got.) */
-	if (window_has_passed(w, READ_ONCE(w->cut))) {
-		spin_lock_irq(&w->lock);
-		flush = ++w->flush_wanted;
-		spin_unlock_irq(&w->lock);
-		window_poke(w);
-		r = wait_event_killable(w->wait, window_cut_over(w) ||
-					READ_ONCE(w->flush_done) >= flush);
-		if (r)
-			return r;
-		flushed = READ_ONCE(w->flush_done) >= flush;
-	}
 	if (!READ_ONCE(w->is_cut))
 		return -EINVAL;
 	if (READ_ONCE(w->broken))
 		return -EIO;
-	return flushed ? 0 : -EAGAIN;
+	return window_cut_flushed(w) ? 0 : -EAGAIN;
 }
 
 /**
@@ -1337,6 +1342,16 @@ static u64 window_mark(struct repl_window *w)
 	return mark;
 }
 
+static bool window_all_passed(struct repl_window *w, u64 seq)
+{
+	bool passed;
+
+	spin_lock_irq(&w->lock);
+	passed = window_has_passed(w, seq);
+	spin_unlock_irq(&w->lock);
+	return passed;
+}
+
 static bool window_is_sending(struct repl_window *w)
 {
 	return repl_window_has_peer(w) && !READ_ONCE(w->quiesced);
@@ -1348,7 +1363,7 @@ static void window_wait_passed(struct repl_window *w)
 	u64 mark = window_mark(w);
 
 	wait_event_timeout(w->wait, !window_is_sending(w) ||
-			   window_has_passed(w, mark),
+			   window_all_passed(w, mark),
 			   msecs_to_jiffies(w->timeout) + 1);
 }
 

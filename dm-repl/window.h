@@ -126,6 +126,7 @@ struct repl_window {
 	/* By state; behind: READY behind the cut. */
 	struct list_head local, waiting, behind, ready, sending, lost;
 	u64 cut;			/* number of the first one behind it */
+	u64 cut_flush;			/* of @flush_wanted: what is before it; 0: not yet */
 	bool is_cut;
 	bool broken;			/* the peer was lost during the cut */
 	unsigned int nr_claims;

@@ -338,6 +338,15 @@ static void hang_and_detach(void)
 	unmake();
 }
 
+/* Its answers come late. */
+static void attach_late(void)
+{
+	do
+		errno = dm_message(NAME, "attach %s", dm_path(PEER));
+	while (errno == EBUSY);
+	need(!errno, "attach");
+}
+
 static void timeout(void)
 {
 	section("peer_timeout");
@@ -354,16 +363,41 @@ static void timeout(void)
 	status();
 	ok_str(st.peer, "failed", "that has changed nothing");
 	leg_heal(PEER);
-	do	/* its answers come late */
-		errno = dm_message(NAME, "attach %s", dm_path(PEER));
-	while (errno == EBUSY);
-	need(!errno, "attach");
+	attach_late();
 	ok_primary_latched(NAME, "-", 0, 0);
 	status();
 	ok_u64(st.dirty, 8, "all of it is missing");
 	ok_errno(dm_message(NAME, "push dirty"), 0, "push dirty");
 	wait_job_done();
 	settle();
+	same("after the push");
+	unmake();
+}
+
+/* What a drain waits for begins with the cut, or when all before it has arrived. */
+static void cut_flushes(void)
+{
+	section("a cut, and nobody who drains");
+	make("2 async peer_timeout=300");
+	leg_hold(PEER);
+	ok_errno(dm_message(NAME, "cut 1"), 0, "cut");
+	need(wait_peer(NAME, "failed"), "the peer did not answer");
+	ok_primary_latched(NAME, "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	status();
+	ok_str(st.cut, "1:broken", "to the flush: there was no write");
+	ok_errno(dm_message(NAME, "abort 1"), 0, "abort");
+	leg_heal(PEER);
+	attach_late();
+
+	leg_hold(PEER);
+	put_regions(0, 4);
+	ok_errno(dm_message(NAME, "cut 2"), 0, "cut, with writes on their way");
+	leg_fail(PEER, SECTORS - 8, 8, LEG_WRITES);	/* and flushes */
+	need(wait_peer(NAME, "failed"), "the peer has failed");
+	ok_primary_latched(NAME, "peer-flush", EIO, ANY_SECTOR);
+	ok_errno(dm_message(NAME, "abort 2"), 0, "abort");
+	leg_heal(PEER);
+	attach_and_push();
 	same("after the push");
 	unmake();
 }
@@ -894,5 +928,6 @@ int main(void)
 	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
+	cut_flushes();		/* (the RAM disks have no cache to flush) */
 	return tap_end();
 }
