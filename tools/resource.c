@@ -1037,16 +1037,17 @@ int resource_abort(const struct repl_resource *resource, struct repl_error *erro
 
 int resource_failover(const struct repl_resource *resource, struct repl_error *error)
 {
-	struct repl_error why;
-	int r = each(resource, true, one_failover, NULL, error);
+	return each(resource, true, one_failover, NULL, error);
+}
 
-	/* After the last: no view waits for another's server. */
-	if (each(resource, true, one_unexport, NULL, &why) && !r) {
-		r = -1;
-		if (error)
-			*error = why;
-	}
-	return r;
+/**
+ * resource_unexport() - end the servers of what has failed over
+ * @resource: resource; this side is secondary
+ * @error: filled in on -1; tried on all volumes all the same
+ */
+int resource_unexport(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_unexport, NULL, error);
 }
 
 /**

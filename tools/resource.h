@@ -159,11 +159,12 @@ int resource_commit(const struct repl_resource *resource, uint64_t id,
 int resource_abort(const struct repl_resource *resource, struct repl_error *error);
 
 /**
- * resource_failover() - fence ingest on all volumes, end the exports
+ * resource_failover() - fence ingest on all volumes: the views can be written
  * @resource: resource
  * @error: filled in on -1; tried on all volumes all the same
  */
 int resource_failover(const struct repl_resource *resource, struct repl_error *error);
+int resource_unexport(const struct repl_resource *resource, struct repl_error *error);
 int resource_message(const struct repl_resource *resource, const char *message,
 		     struct repl_error *error);
 

@@ -187,7 +187,7 @@ static void ask_checkpoint(struct session *s, struct repl_client *client)
 		return;
 	}
 	/* As of now: what the peer misses and is about to get is waited for. */
-	session_look(s);
+	session_look_now(s);
 	if (s->leaving) {
 		control_end(client, REPL_EXIT_FAILED, "it is not up any more");
 		return;
@@ -226,7 +226,7 @@ static void ask_pause(struct session *s, struct repl_client *client, bool pause)
 static void ask_synced(struct session *s, struct repl_client *client)
 {
 	s->pair.stale = false;
-	session_look(s);
+	session_look_now(s);
 	control_end(client, REPL_EXIT_OK, NULL);
 }
 

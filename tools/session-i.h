@@ -69,13 +69,17 @@ struct session {
 	struct repl_worker *worker;
 	bool resyncing;			/* the worker does that, or op_export() */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
-	char why_behind[256];		/* the last resync could not begin */
+	bool unexport;			/* there was a failover: op_unexport() */
+	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
 	char *release;			/* the hook that the last hold needs still, or NULL */
 	bool early;			/* that one's is before the state: none is saved */
 	uint64_t held;			/* us: since when */
 
 	sd_event_source *tick;
+	sd_event_source *look;		/* session_look() is to be done, a moment later */
+	uint64_t looked;		/* ms: when the kernel was last looked at */
+	bool unheard;			/* in the middle of a checkpoint, which has no ear for it */
 	uint64_t next;			/* ms: next periodic checkpoint */
 	bool paused;
 	uint64_t begun;			/* how many checkpoints have: REQUEST, REPLY */
@@ -99,12 +103,14 @@ uint64_t now_ms(void);
 void session_feed(struct session *s, const struct pair_event *event);
 void session_feed_type(struct session *s, enum pair_event_type type);
 void session_failed(struct session *s, const char *why);
+void session_look_now(struct session *s);
 void session_hook_env(struct session *s, char resource[80], char id[48], char *env[3]);
 
 /* session-op.c */
 struct repl_worker *op_worker(struct session *s);
 void op_export(struct session *s);
 void op_resync(struct session *s);
+void op_unexport(struct session *s);
 void op_start(struct session *s, enum pair_action_type type, uint64_t id);
 
 /* session-state.c */

@@ -11,8 +11,8 @@ enum {
 	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
 	OP_RESYNC,
 	OP_EXPORT,
-	OP_SYNCFS,				/* before the hold */
 	OP_CUT,					/* while a hook holds the workload */
+	OP_UNEXPORT,				/* after a failover */
 };
 
 /*
@@ -36,15 +36,26 @@ struct op {
 	unsigned int tries;
 };
 
+/* The pause begins behind the syncfs. @began: us */
+static int op_hold(const struct session *s, uint64_t id, uint64_t *began,
+		   struct repl_error *error)
+{
+	if (!s->config->sync && s->config->syncfs && resource_syncfs(&s->resource, error))
+		return -1;
+	*began = now_us();
+	return resource_hold(&s->resource, id, error);
+}
+
 /* In the worker. */
-static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *error)
+static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
+		  struct repl_error *error)
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
 
 	switch (what) {
 	case PAIR_HOLD:
-		return resource_hold(resource, id, error);
+		return op_hold(s, id, value, error);
 	case PAIR_FLUSH:
 		return resource_flush(resource, id, error);
 	case PAIR_DETACH:
@@ -55,8 +66,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, struct repl_error *
 		return resource_release(resource, id, true, error);
 	case OP_EXPORT:
 		return resource_export(resource, error);
-	case OP_SYNCFS:
-		return resource_syncfs(resource, error);
+	case OP_UNEXPORT:
+		return resource_unexport(resource, error);
 	case OP_CUT:
 		return resource_cut(resource, id, error);
 	case OP_RESYNC:
@@ -126,20 +137,27 @@ static void release_hook_ran(struct session *s)
 	s->release = NULL;
 }
 
+/* The view can be written from now on, if it is good. */
+static void tell_failover(struct session *s, bool good, const char *why)
+{
+	tell_text(s, good ? "failover" : "failover_failed", NULL, NULL);
+	answer(s, WAIT_FAILOVER, 0, good ? REPL_EXIT_OK : REPL_EXIT_FAILED, why, NULL);
+}
+
 static void step_good(struct op *op)
 {
 	struct session *s = op->s;
 
 	if (op->step[op->at].kind == STEP_RELEASE_HOOK)
 		release_hook_ran(s);
-	else if (op->step[op->at].work == OP_SYNCFS)
-		s->held = now_us();	/* the pause begins behind it */
+	else if (op->step[op->at].work == PAIR_HOLD)
+		s->held = worker_value(s->worker);
 	/* Mode async, and no hook: that was all of the pause. */
-	else if (op->type == PAIR_HOLD && !op->hold && !s->config->sync)
+	if (op->type == PAIR_HOLD && !op->hold && !s->config->sync)
 		workload_opened(s);
 }
 
-static void op_finished(struct op *op, bool good, const struct repl_error *error)
+static void op_finished(struct op *op, bool good)
 {
 	struct pair_event event = { .type = PAIR_DONE, .done = op->type, .good = good };
 	struct session *s = op->s;
@@ -151,11 +169,6 @@ static void op_finished(struct op *op, bool good, const struct repl_error *error
 	}
 	if (op->type == PAIR_COMMIT || op->type == PAIR_ABORT)
 		journal_clear(&s->resource);
-	if (op->type == PAIR_FAILOVER) {
-		tell_text(s, good ? "failover" : "failover_failed", NULL, NULL);
-		answer(s, WAIT_FAILOVER, 0, good ? REPL_EXIT_OK : REPL_EXIT_FAILED,
-		       good ? NULL : error->text, NULL);
-	}
 	free(op->hold);
 	free(op);
 	session_feed(s, &event);
@@ -165,20 +178,25 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct op *op = context;
 
+	if (!good)
+		session_failed(op->s, error->text);
+	if (op->type == PAIR_FAILOVER) {
+		tell_failover(op->s, good, good ? NULL : error->text);
+		op->s->unexport = true;
+	}
 	if (good) {
 		step_good(op);
 		if (++op->at < op->nr)
 			op_go(op);
 		else
-			op_finished(op, true, error);
+			op_finished(op, true);
 		return;
 	}
-	session_failed(op->s, error->text);
 	/* A commit may be beyond help: a volume was made anew, say. */
 	if (op_must(op->type) && (op->type != PAIR_COMMIT || op->tries++ < 10))
 		op_after(op, 1000000);
 	else
-		op_finished(op, false, error);
+		op_finished(op, false);
 }
 
 static void op_go(struct op *op)
@@ -233,8 +251,6 @@ static void plan_hold(struct op *op)
 	s->early = config->hold && !config->sync && !config->save;
 	s->held = now_us();
 	if (!config->hold) {
-		if (!config->sync && config->syncfs)
-			op_add(op, STEP_WORK, OP_SYNCFS);
 		op_add(op, STEP_WORK, PAIR_HOLD);
 		return;
 	}
@@ -313,6 +329,35 @@ void op_export(struct session *s)
 	s->resyncing = !worker_call(s->worker, OP_EXPORT, 0, export_ended, s, &error);
 }
 
+static void unexport_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	s->unexport = !good;
+	if (!good && strcmp(s->why_behind, error->text))
+		say(s, 4, "%s", error->text);
+	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	if (s->leaving)
+		session_leave(s);
+}
+
+/**
+ * op_unexport() - after a failover: the servers are of no use any more
+ * @s: session
+ *
+ * The fence is what counts, and the view's first I/O has the CPU for itself. Tried again
+ * by the clock.
+ */
+void op_unexport(struct session *s)
+{
+	struct repl_error error;
+
+	if (!s->unexport || s->resyncing || s->leaving || s->pair.busy)
+		return;
+	s->resyncing = !worker_call(s->worker, OP_UNEXPORT, 0, unexport_ended, s, &error);
+}
+
 /* The kernel knows now what the peer lacks, whatever its last reboot has cost. */
 static void resync_began(struct session *s)
 {
@@ -339,7 +384,7 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 	if (s->leaving)
 		session_leave(s);
 	else
-		session_look(s);
+		session_look_now(s);
 }
 
 /**

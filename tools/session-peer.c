@@ -283,7 +283,7 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		conn_close(conn, "the peer's daemon was ended");
 		return;
 	case FRAME_WANT:
-		session_look(s);
+		session_look_now(s);
 		if (s->leaving)
 			return;
 		break;

@@ -14,6 +14,7 @@
 #include "units.h"
 
 #define RETRY_MS 1000		/* until the next attempt to connect */
+#define LOOK_MS 100		/* between two looks at the kernel, for its events' sake */
 #define RESYNC_MS 2000		/* until the next attempt to send what was missed */
 
 uint64_t now_us(void)
@@ -189,6 +190,8 @@ void session_feed(struct session *s, const struct pair_event *event)
 		test_kill(s->pair.phase, "+");
 	/* What the kernel said while a checkpoint was under way was not listened to. */
 	if (s->pair.phase != before && s->pair.phase == PAIR_IDLE && s->pair.degraded)
+		session_look_now(s);
+	else if (s->pair.phase == PAIR_IDLE && s->unheard)
 		session_look(s);
 	if (s->leaving)
 		session_leave(s);
@@ -258,6 +261,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 		s->resynced = now;
 		op_resync(s);
 		op_export(s);
+		op_unexport(s);
 	}
 	if (s->pair.role == PAIR_PRIMARY)
 		tick_checkpoint(s, now);
@@ -272,13 +276,20 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	return 0;
 }
 
-void session_look(struct session *s)
+/**
+ * session_look_now() - what does the kernel say?
+ * @s: session; it may have left when this returns
+ */
+void session_look_now(struct session *s)
 {
 	struct pair_event event = { .type = PAIR_KERNEL };
 	struct repl_error error;
 
 	if (s->left)
 		return;
+	s->looked = now_ms();
+	s->unheard = s->pair.phase != PAIR_IDLE;
+	sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
 	if (!resource_kernel(&s->resource, &event.kernel, &error)) {
 		session_feed(s, &event);
 		tell_text(s, "changed", NULL, NULL);
@@ -286,6 +297,27 @@ void session_look(struct session *s)
 		say(s, 5, "is not up any more: %s", error.text);
 		session_leave(s);
 	}
+}
+
+static int on_look(sd_event_source *source, uint64_t usec, void *arg)
+{
+	session_look_now(arg);
+	return 0;
+}
+
+/* Each checkpoint has events of its own, and each look costs as much as a part of one. */
+void session_look(struct session *s)
+{
+	int on = 0;
+
+	if (s->left || (sd_event_source_get_enabled(s->look, &on) >= 0 && on))
+		return;
+	if (s->pair.phase == PAIR_IDLE && now_ms() - s->looked >= LOOK_MS) {
+		session_look_now(s);
+		return;
+	}
+	sd_event_source_set_time_relative(s->look, LOOK_MS * 1000);
+	sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
 }
 
 /*
@@ -372,6 +404,11 @@ static int begin(struct session *s, struct repl_error *error)
 	r = sd_event_add_time_relative(s->event, &s->tick, CLOCK_MONOTONIC, 0, 1000, on_tick, s);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time_relative(s->event, &s->look, CLOCK_MONOTONIC, 0, 1000,
+					       on_look, s);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
 	return r < 0 ? error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r)) : 0;
 }
 
@@ -412,6 +449,7 @@ void session_start(struct session *s)
 	struct pair_event event = { .type = PAIR_START, .kernel = s->first };
 
 	say(s, 6, "%s", s->pair.role == PAIR_PRIMARY ? "primary" : "secondary");
+	s->unexport = s->first.partly_over;
 	event.journal = journal_read(&s->resource);
 	event.kernel.held |= journal_is_held(&s->resource);
 	if (!event.kernel.held && !event.kernel.prepared) {
@@ -449,6 +487,7 @@ void session_leave(struct session *s)
 	s->open = false;
 	answer_all(s, REPL_EXIT_FAILED, "the daemon has let go of the resource");
 	sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);
+	sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
 	say(s, 6, "ends");
 }
 
@@ -462,6 +501,7 @@ void session_free(struct session *s)
 	key_wipe(s->keys[0]);
 	key_wipe(s->keys[1]);
 	sd_event_source_disable_unref(s->tick);
+	sd_event_source_disable_unref(s->look);
 	sd_event_source_disable_unref(s->left);
 	worker_free(s->worker);
 	/* Closing is enough, but for a worker that is busy: that is its purpose. */

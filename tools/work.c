@@ -15,6 +15,8 @@
 
 #include "work.h"
 
+#define HOOK_WORDS 32
+
 /* In the child: a process of its own group that dies with us. */
 static void child_begin(pid_t parent)
 {
@@ -41,7 +43,7 @@ struct request {
 };
 
 struct answer {
-	uint64_t sequence;
+	uint64_t sequence, value;
 	bool good;
 	struct repl_error error;
 };
@@ -56,6 +58,7 @@ struct repl_worker {
 	sd_event_source *answers, *death;
 	bool stale;			/* it has an old copy of our memory */
 	uint64_t sequence;		/* of the last request */
+	uint64_t value;			/* of the last answer */
 	work_done_fn done;		/* of the operation under way, or NULL */
 	void *context;
 };
@@ -95,7 +98,7 @@ static void worker_serve(const struct repl_worker *worker, int fd)
 		answer.sequence = request.sequence;
 		answer.error.exit = REPL_EXIT_FAILED;
 		answer.good = !worker->fn(worker->arg, request.what, request.id,
-					  &answer.error);
+					  &answer.value, &answer.error);
 		if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
 			_exit(1);
 	}
@@ -146,6 +149,7 @@ static bool worker_take(struct repl_worker *worker, struct answer *answer)
 	if (n != (ssize_t)sizeof(*answer) || answer->sequence != worker->sequence)
 		return false;
 	answer->error.text[sizeof(answer->error.text) - 1] = 0;
+	worker->value = answer->value;
 	return true;
 }
 
@@ -241,9 +245,15 @@ int worker_call(struct repl_worker *worker, unsigned int what, uint64_t id,
 	if (send(worker->fd, &request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return error_set(error, REPL_EXIT_FAILED, "an operation cannot be begun: %s",
 				 strerror(errno));
+	worker->value = 0;
 	worker->done = done;
 	worker->context = context;
 	return 0;
+}
+
+uint64_t worker_value(const struct repl_worker *worker)
+{
+	return worker->value;
 }
 
 void worker_renew(struct repl_worker *worker)
@@ -351,6 +361,33 @@ static struct repl_work *work_new(const char *what, work_done_fn done, void *con
 	return work;
 }
 
+/*
+ * Nothing but words, and the first is a path: what a shell would do with it can be done
+ * here, and a fence hook costs half.
+ */
+static bool only_words(const char *command)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789_./:@%+,= -";
+
+	return command[0] == '/' && !command[strspn(command, plain)];
+}
+
+static void exec_words(const char *command)
+{
+	char *text = strdup(command), *word[HOOK_WORDS + 1], *rest;
+	unsigned int nr = 0;
+
+	for (char *p = text ? strtok_r(text, " ", &rest) : NULL; p; p = strtok_r(NULL, " ", &rest)) {
+		if (nr == HOOK_WORDS)
+			return;			/* the shell knows no such bound */
+		word[nr++] = p;
+	}
+	word[nr] = NULL;
+	if (nr)
+		execv(word[0], word);
+}
+
 static void child_hook(const char *command, char *const env[], int in, int out)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -361,6 +398,9 @@ static void child_hook(const char *command, char *const env[], int in, int out)
 	    dup2(out >= 0 ? out : STDERR_FILENO, STDOUT_FILENO) < 0)
 		_exit(126);
 	close_range(3, ~0U, 0);		/* what our caller had open */
+	if (only_words(command))
+		exec_words(command);
+	/* Or that could not be: a script without #!, or the shell has words for why. */
 	execl("/bin/sh", "sh", "-c", command, NULL);
 	_exit(127);
 }

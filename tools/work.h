@@ -26,11 +26,12 @@ typedef void (*work_done_fn)(bool good, const struct repl_error *error, void *co
  * @arg: as given to worker_new()
  * @what: which operation
  * @id: a number for it
+ * @value: out: for worker_value(); 0 if it is not set
  * @error: filled in on -1
  *
  * Return: 0 or -1.
  */
-typedef int (*worker_fn)(void *arg, unsigned int what, uint64_t id,
+typedef int (*worker_fn)(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 			 struct repl_error *error);
 
 /**
@@ -59,6 +60,14 @@ struct repl_worker *worker_new(sd_event *event, worker_fn fn, void *arg, int loc
  */
 int worker_call(struct repl_worker *worker, unsigned int what, uint64_t id,
 		work_done_fn done, void *context, struct repl_error *error);
+
+/**
+ * worker_value() - what the last operation left
+ * @worker: worker
+ *
+ * Return: its @value; 0 if the process has died.
+ */
+uint64_t worker_value(const struct repl_worker *worker);
 
 /**
  * worker_renew() - memory has changed: the next operation is to see it

@@ -50,7 +50,7 @@ static struct fake {
 	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
-	unsigned int resyncs;
+	unsigned int resyncs, unexports;
 	bool no_cut, coming;
 } (*fakes)[RESOURCES];
 
@@ -79,6 +79,7 @@ int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 			   struct repl_error *error);
 int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
 			   struct repl_error *error);
 
@@ -198,6 +199,13 @@ int __wrap_resource_failover(const struct repl_resource *resource, struct repl_e
 {
 	fake_of(resource)->over = true;
 	return 0;
+}
+
+/* The first attempt fails. */
+int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error)
+{
+	return fake_of(resource)->unexports++ ? 0 :
+	       error_set(error, REPL_EXIT_FAILED, "the server does not end");
 }
 
 /*
@@ -466,6 +474,10 @@ static void two_resources(void **state)
 	run_until(status_has(ALPHA, "r0", "diverged"));
 	assert_true(status_has(ALPHA, "r1", "\"connection\":\"connected\""));
 	checkpoint(BETA, "r1");
+	/* Its server goes, and that is tried until it has. */
+	run_until(fakes[BETA][0].unexports == 2);
+	assert_int_equal(times_in_log(BETA, "the server does not end"), 1);
+	assert_int_equal(fakes[ALPHA][0].unexports, 0);
 }
 
 /* The secondary asks for it, and hears how it went. */
