@@ -81,14 +81,14 @@ static enum repl_kinship kinship(const struct repl_side *primary,
 	return KIN_STRANGERS;
 }
 
-/* Where @has stands to @known, which may be one more if that is @pending. */
+/* Where @has stands to @known; all up to @pending was asked for, too. */
 static enum repl_position position(uint64_t has, uint64_t known, uint64_t pending)
 {
 	if (has == known)
 		return POSITION_EQUAL;
 	if (has < known)
 		return POSITION_BEHIND;
-	return has == pending ? POSITION_PENDING : POSITION_AHEAD;
+	return has <= pending ? POSITION_PENDING : POSITION_AHEAD;
 }
 
 /*
@@ -208,13 +208,14 @@ static void add_choice(char *text, size_t size, const struct repl_meeting *meeti
 	const char *then = "";
 
 	add(text, size, "\nto keep what %s has: ", keeper);
-	if (!as_it_is) {
-		add(text, size, "write 'primary = %s' into both configurations", keeper);
-		then = ", ";
-	}
-	if (identity_may(verdict, true, false) == DECIDE_REFUSE) {
-		add(text, size, "%son %s 'replctl adjust --discard-local %s'", then, loser,
+	if (!as_it_is || identity_may(verdict, true, false) == DECIDE_REFUSE) {
+		add(text, size, "on %s 'replctl demote --discard-local %s'", loser,
 		    meeting->resource);
+		then = ", then ";
+	}
+	if (!as_it_is) {
+		add(text, size, "%son %s 'replctl failover %s' and 'replctl promote %s'", then,
+		    keeper, meeting->resource, meeting->resource);
 		then = ", then ";
 	}
 	if (identity_may(verdict, false, true) == DECIDE_REFUSE)

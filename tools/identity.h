@@ -11,7 +11,7 @@
  *	lineages		checkpoints			then
  *	--------		-----------			----
  *	the same		secondary has the primary's last	in sync, or incremental
- *				... or the one it has no answer to yet	the same
+ *				... or one it has no answer to yet	the same
  *				... an older one			full: a restored image
  *				... a newer one				refuse: the primary's is
  *	primary left the	old primary's last is where it left	incremental, both maps

@@ -173,7 +173,8 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	pair->peer_wants = false;
 	pair->peer_ready = false;
 	pair->failed = false;
-	pair->id = pair->last + 1;
+	/* Of one that begins the disk itself is one, too. */
+	pair->id = pair->last + (pair->blank ? 2 : 1);
 	pair->phase = PAIR_REQUESTED;
 	send(pair, actions, FRAME_REQUEST, NULL);
 }
@@ -253,9 +254,19 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 	}
 	pair->connected = true;
 	pair->running = hello->running;
+	pair->blank = hello->blank;
 	if (hello->rebooted) {
 		pair->rebooted = true;
 		pair->degraded = true;
+	}
+	if (hello->blank) {
+		/* What it had taken over is nothing to this life of it. */
+		if (pair->ambiguous)
+			result(pair, actions, false, "the peer begins anew");
+		pair->ambiguous = false;
+		pair->stale = false;
+		pair->last = hello->checkpoint;
+		return;
 	}
 	if (pair->ambiguous) {
 		pair->ambiguous = false;
@@ -279,7 +290,6 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 	switch (event->frame) {
 	case FRAME_READY:
 		pair->peer_ready = true;
-		pair->running = true;
 		break;
 	case FRAME_WANT:
 		pair->peer_wants = true;
@@ -299,11 +309,13 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 		if (pair->phase != PAIR_RECEIVED || !ours)
 			break;
 		pair->last = pair->id;
+		pair->blank = false;
 		result(pair, actions, true, NULL);
 		primary_release(pair, actions);
 		break;
 	case FRAME_FAILED:
-		if (ours)
+		/* (It answers our own FAILED, too, when that is over.) */
+		if (ours && pair->phase != PAIR_IDLE)
 			primary_fail(pair, actions, "the peer could not take it");
 		break;
 	default:
@@ -470,7 +482,8 @@ static void secondary_next(struct pair *pair, struct pair_actions *actions)
 		return;
 	}
 	greet(pair, actions);
-	if (pair->connected && !pair->peer_ready && !pair->over && pair->running) {
+	if (pair->connected && !pair->peer_ready && !pair->over &&
+	    (pair->running || (pair->blank && pair->takes_blank))) {
 		/* peer_ready: it has been told */
 		pair->peer_ready = true;
 		pair->id = 0;
@@ -526,6 +539,7 @@ static void secondary_hello(struct pair *pair, const struct pair_hello *hello)
 {
 	pair->connected = !pair->over;
 	pair->takes_want = hello->takes_want;
+	pair->takes_blank = hello->takes_blank;
 }
 
 static void secondary_frame(struct pair *pair, const struct pair_event *event,
@@ -637,6 +651,7 @@ static void secondary_start(struct pair *pair, const struct pair_event *event,
 	pair->last = kernel->checkpoint;
 	pair->over = kernel->over;
 	pair->running = kernel->running;
+	pair->blank = kernel->blank;
 	if (!kernel->prepared || kernel->over)
 		return;
 	/* A daemon before us was in the middle of it. */
@@ -676,6 +691,7 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 	case PAIR_KERNEL:
 		pair->over |= event->kernel.over;
 		pair->running = event->kernel.running;
+		pair->blank = event->kernel.blank;
 		secondary_moved(pair, &event->kernel, actions);
 		break;
 	case PAIR_CLOSED:

@@ -84,6 +84,7 @@ struct pair_kernel {
 	uint64_t oldest;	/* the oldest that any volume has */
 	uint64_t prepared;	/* that any volume has prepared; 0: none */
 	bool running;		/* secondary: stage running */
+	bool blank;		/* secondary: not, but a prepare can make it so: stage none */
 	bool over;		/* secondary: all volumes have failed over */
 	bool partly_over;	/* secondary: some have */
 	bool attached;		/* primary: all data legs work, and miss nothing */
@@ -131,8 +132,10 @@ struct pair_hello {
 	bool running;
 	bool over;		/* it has failed over */
 	bool takes_want;	/* it knows WANT */
+	bool blank;		/* no checkpoint of this life, and may have one: its first */
+	bool takes_blank;	/* primary: it knows when that may be */
 	bool rebooted;		/* its host has been, since it last had all of our writes */
-	uint64_t checkpoint;
+	uint64_t checkpoint;	/* blank: the newest that either side knows */
 };
 
 struct pair_event {
@@ -168,10 +171,12 @@ struct pair {
 	bool opened;		/* a connection is there */
 	bool greeted;		/* our HELLO is out on it */
 	bool running;		/* all volumes of the secondary can take a checkpoint */
+	bool blank;		/* ... the first of this life, with a primary that knows of it */
 	bool stale;		/* primary: the peer has lost what it had acknowledged */
 	bool peer_ready;	/* primary: READY has come; secondary: is out */
 	bool peer_wants;	/* primary: the peer waits for that trigger too */
 	bool takes_want;	/* secondary: the peer knows WANT */
+	bool takes_blank;	/* secondary: the peer decides whether there is a first one */
 	bool want_sent;		/* secondary: WANT is out */
 	bool wanted;		/* a trigger waits for its turn; secondary: for a REQUEST */
 	bool fail_over;		/* asked for, when the load has ended */

@@ -12,6 +12,7 @@
 #include "dataleg.h"
 #include "dm.h"
 #include "resource-i.h"
+#include "role.h"
 #include "steps.h"
 
 #define RUN_DIR "/run/dm-repl"
@@ -407,6 +408,45 @@ struct resync {
 	bool full, compare;
 };
 
+#define MARKS 16		/* ranges in one message */
+
+/*
+ * What the peer has changed by itself, as it said (session-meet.c): it lacks our content
+ * there. Once it is in the kernel's map the file has done its work.
+ */
+static int mark_missing(const struct repl_resource *resource, unsigned int i,
+			const char *name, struct repl_error *error)
+{
+	char path[256], file[32], message[32 + MARKS * 48];
+	unsigned long long sector, sectors;
+	unsigned int nr = 0;
+	size_t used = 0;
+	FILE *f;
+	int r = 0;
+
+	snprintf(file, sizeof(file), "missing-%u", i);
+	resource_runtime(resource, file, path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT ? 0 : error_set(error, REPL_EXIT_FAILED, "%s: %s", path,
+						       strerror(errno));
+	while (!r && fscanf(f, "%llu %llu", &sector, &sectors) == 2) {
+		if (!nr)
+			used = sprintf(message, "dirty mark peer");
+		used += sprintf(message + used, " %llu %llu", sector, sectors);
+		if (++nr == MARKS) {
+			r = dm_message(name, message, NULL, 0, error);
+			nr = 0;
+		}
+	}
+	if (!r && nr)
+		r = dm_message(name, message, NULL, 0, error);
+	fclose(f);
+	if (!r)
+		unlink(path);
+	return r;
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
@@ -422,7 +462,8 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 						 status.job.state == REPL_JOB_PAUSED))
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) :
-		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
+		       mark_missing(resource, i, name, error) ||
+		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error) ? -1 : 0;
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
@@ -437,7 +478,8 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		if (dm_message(name, message, NULL, 0, error))
 			return -1;
 	}
-	if (!how->full && dm_message(name, "dirty merge checkpoint peer", NULL, 0, error))
+	if (!how->full && (mark_missing(resource, i, name, error) ||
+			   dm_message(name, "dirty merge checkpoint peer", NULL, 0, error)))
 		return -1;
 	snprintf(message, sizeof(message), "push %s%s", how->full ? "full" : "dirty",
 		 how->compare ? " compare" : "");
@@ -610,6 +652,8 @@ static int secondary_kernel(const struct repl_resource *resource, unsigned int i
 	if (status.secondary.is_prepared)
 		kernel->prepared = status.secondary.prepared;
 	kernel->running &= status.stage == REPL_STAGE_RUNNING;
+	kernel->blank &= status.stage == REPL_STAGE_RUNNING ||
+			 status.stage == REPL_STAGE_NONE;
 	kernel->over &= over;
 	kernel->partly_over |= over;
 	return 0;
@@ -623,10 +667,14 @@ int resource_kernel(const struct repl_resource *resource, struct pair_kernel *ke
 	kernel->coming = true;
 	kernel->never = true;
 	kernel->running = true;
+	kernel->blank = true;
 	kernel->over = resource_role(resource) == PAIR_SECONDARY;
 	kernel->oldest = UINT64_MAX;
-	return each(resource, false, resource_role(resource) == PAIR_PRIMARY ?
-		    primary_kernel : secondary_kernel, kernel, error);
+	if (each(resource, false, resource_role(resource) == PAIR_PRIMARY ?
+		 primary_kernel : secondary_kernel, kernel, error))
+		return -1;
+	kernel->blank &= !kernel->running;
+	return 0;
 }
 
 static void cut_message(char message[64], const char *what, uint64_t id, const char *more)
@@ -840,6 +888,38 @@ static int one_settle(const struct repl_resource *resource, unsigned int i,
 	return dm_message(name, message, NULL, 0, error);
 }
 
+/*
+ * The first checkpoint of a secondary that is in stage none: the primary has sent all
+ * before the cut, and nothing behind it, so what the disk has now can be one, too.
+ */
+static int begin_here(const struct repl_resource *resource, unsigned int i, const char *name,
+		      uint64_t id, struct repl_error *error)
+{
+	struct repl_status status;
+	struct repl_error why;
+	char message[96], lineage[40];
+
+	if (status_of(name, REPL_SECONDARY, &status, &why) || status.stage != REPL_STAGE_NONE ||
+	    role_lineage(resource, i, lineage, sizeof(lineage), &why))
+		return -1;
+	snprintf(message, sizeof(message), "start %llu %s", (unsigned long long)id - 1, lineage);
+	return dm_message(name, message, NULL, 0, error);
+}
+
+static int one_prepare(const struct repl_resource *resource, unsigned int i,
+		       const char *name, void *arg, struct repl_error *error)
+{
+	uint64_t id = *(uint64_t *)arg;
+	char message[64];
+
+	snprintf(message, sizeof(message), "checkpoint_prepare %llu", (unsigned long long)id);
+	if (!dm_message(name, message, NULL, 0, error))
+		return 0;
+	if (begin_here(resource, i, name, id, error))
+		return -1;
+	return dm_message(name, message, NULL, 0, error);
+}
+
 static int one_failover(const struct repl_resource *resource, unsigned int i,
 			const char *name, void *arg, struct repl_error *error)
 {
@@ -990,11 +1070,7 @@ int resource_detach(const struct repl_resource *resource, struct repl_error *err
 int resource_prepare(const struct repl_resource *resource, uint64_t id,
 		     struct repl_error *error)
 {
-	char message[64];
-
-	snprintf(message, sizeof(message), "checkpoint_prepare %llu",
-		 (unsigned long long)id);
-	return each(resource, false, one_message, message, error);
+	return each(resource, false, one_prepare, &id, error);
 }
 
 /**

@@ -100,6 +100,48 @@ int role_side(const struct repl_resource *resource, unsigned int volume,
 	return 0;
 }
 
+int role_lineage(const struct repl_resource *resource, unsigned int volume, char *text,
+		 size_t size, struct repl_error *error)
+{
+	char path[256], file[32];
+	FILE *f;
+
+	snprintf(file, sizeof(file), "lineage-%u", volume);
+	resource_runtime(resource, file, path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f || !fgets(text, size, f))
+		text[0] = 0;
+	if (f)
+		fclose(f);
+	text[strcspn(text, "\n")] = 0;
+	return text[0] ? 0 : error_set(error, REPL_EXIT_FAILED,
+				       "the primary has said no lineage");
+}
+
+static int one_adopt(const struct repl_resource *resource, unsigned int i,
+		     const char *name, void *arg, struct repl_error *error)
+{
+	char lineage[40], message[64];
+	struct repl_side side;
+	uint8_t theirs[LINEAGE_SIZE];
+
+	/* (It may have none: no metadata. Then there is nothing to take.) */
+	if (role_lineage(resource, i, lineage, sizeof(lineage), error) ||
+	    uuid_parse(lineage, theirs))
+		return 0;
+	if (role_side(resource, i, &side, error))
+		return -1;
+	if (!memcmp(side.lineage, theirs, LINEAGE_SIZE))
+		return 0;
+	snprintf(message, sizeof(message), "lineage %s", lineage);
+	return dm_message(name, message, NULL, 0, error);
+}
+
+int role_adopt(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_adopt, NULL, error);
+}
+
 /*
  * ---- Promotion ----
  */

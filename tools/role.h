@@ -54,4 +54,22 @@ int role_demote(struct repl_resource *resource, bool discard, bool dry_run,
 int role_side(const struct repl_resource *resource, unsigned int volume,
 	      struct repl_side *side, struct repl_error *error);
 
+/**
+ * role_lineage() - the primary's, as it has said when the two met
+ * @resource: resource
+ * @volume: index
+ * @text: out
+ * @size: of @text, at least 37 bytes
+ * @error: filled in on -1: it has not said any
+ */
+int role_lineage(const struct repl_resource *resource, unsigned int volume, char *text,
+		 size_t size, struct repl_error *error);
+
+/**
+ * role_adopt() - what was committed is the primary's history: take its lineage
+ * @resource: resource; this side is secondary
+ * @error: filled in on -1
+ */
+int role_adopt(const struct repl_resource *resource, struct repl_error *error);
+
 #endif

@@ -6,11 +6,15 @@
  *	session-op.c	what takes time in the kernel
  *	session-state.c	the save and load hooks, and what they give and take
  *	session-peer.c	the connection
+ *	session-meet.c	whose history either side has, and what follows from that
  *	session-ask.c	requests, and events for whoever listens
  */
 #ifndef REPLCTL_SESSION_I_H
 #define REPLCTL_SESSION_I_H
 
+#include <stdio.h>
+
+#include "identity.h"
 #include "journal.h"
 #include "log.h"
 #include "pair.h"
@@ -54,6 +58,26 @@ struct session {
 	unsigned int nr_keys;		/* 0: plaintext */
 	unsigned char boot[FRAME_BOOT_SIZE];
 	unsigned char peer_boot[FRAME_BOOT_SIZE];	/* as HELLO said */
+
+	/* session-meet.c */
+	struct {
+		bool greeted;		/* our HELLO is out on this connection */
+		bool heard;		/* the peer's has come, and waits for its IDENTITYs */
+		bool told;		/* ours are out */
+		bool blank;		/* as the secondary's HELLO says */
+		unsigned int nr;	/* of the peer's that have come */
+		struct pair_event hello;
+		struct repl_side ours[CONFIG_VOLUMES_MAX], theirs[CONFIG_VOLUMES_MAX];
+		unsigned int volume;	/* whose changes are asked for, or given */
+		bool fetching;		/* primary: not all is here */
+		FILE *file;		/* what has come of them */
+		unsigned int ranges;	/* in it */
+		sd_event_source *give;	/* secondary */
+		uint64_t from;		/* sector */
+	} meet;
+	char why_apart[1024];		/* why the two do not begin by themselves */
+	bool adopt;			/* the lineage: after the next commit */
+	bool first_wanted;		/* primary: a checkpoint, as soon as there can be one */
 
 	/* session-state.c */
 	struct repl_work *work;		/* the save or load hook */
@@ -131,6 +155,14 @@ void peer_connect(struct session *s);
 void peer_loss(struct session *s);
 int peer_keys(const struct repl_config *config, unsigned char keys[2][KEY_SIZE],
 	      unsigned int *nr, struct repl_error *error);
+
+/* session-meet.c */
+void meet_reset(struct session *s);
+void meet_greeted(struct session *s);
+void meet_hello(struct session *s, const struct pair_event *event, bool blank,
+		bool identities);
+bool meet_frame(struct session *s, const struct repl_frame *frame);
+void meet_writable(struct session *s);
 
 /* session-ask.c */
 struct json_object *event_new(const char *name);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "role.h"
 #include "session-i.h"
 
 /* What the worker does beside pair.c's actions. */
@@ -13,6 +14,7 @@ enum {
 	OP_EXPORT,
 	OP_CUT,					/* while a hook holds the workload */
 	OP_UNEXPORT,				/* after a failover */
+	OP_ADOPT,				/* after a commit: the primary's lineage */
 };
 
 /*
@@ -66,6 +68,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 		return resource_release(resource, id, true, error);
 	case OP_EXPORT:
 		return resource_export(resource, error);
+	case OP_ADOPT:
+		return role_adopt(resource, error);
 	case OP_UNEXPORT:
 		return resource_unexport(resource, error);
 	case OP_CUT:
@@ -152,6 +156,8 @@ static void step_good(struct op *op)
 		release_hook_ran(s);
 	else if (op->step[op->at].work == PAIR_HOLD)
 		s->held = worker_value(s->worker);
+	else if (op->step[op->at].work == OP_ADOPT)
+		s->adopt = false;
 	/* Mode async, and no hook: that was all of the pause. */
 	if (op->type == PAIR_HOLD && !op->hold && !s->config->sync)
 		workload_opened(s);
@@ -184,8 +190,10 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 		tell_failover(op->s, good, good ? NULL : error->text);
 		op->s->unexport = true;
 	}
-	if (good) {
-		step_good(op);
+	/* The commit is made; the lineage can be taken with the next. */
+	if (good || op->step[op->at].work == OP_ADOPT) {
+		if (good)
+			step_good(op);
 		if (++op->at < op->nr)
 			op_go(op);
 		else
@@ -293,6 +301,8 @@ void op_start(struct session *s, enum pair_action_type type, uint64_t id)
 		plan_release(op);
 	else
 		op_add(op, STEP_WORK, type);
+	if (type == PAIR_COMMIT && s->adopt)
+		op_add(op, STEP_WORK, OP_ADOPT);
 	op_go(op);
 }
 
@@ -400,7 +410,8 @@ void op_resync(struct session *s)
 	struct pair_kernel kernel;
 	struct repl_error error;
 
-	if (s->resyncing || s->leaving || pair->role != PAIR_PRIMARY || !pair->degraded ||
+	if (s->resyncing || s->leaving || s->meet.fetching || pair->role != PAIR_PRIMARY ||
+	    !pair->degraded ||
 	    !pair->connected || !pair->running || pair->diverged || pair->stale ||
 	    pair->phase != PAIR_IDLE || pair->busy)
 		return;

@@ -5,8 +5,9 @@
 
 #include "session-i.h"
 
-#define PROTOCOL 3	/* what we speak: Documentation/protocol.rst, HELLO */
+#define PROTOCOL 4	/* what we speak: Documentation/protocol.rst, HELLO */
 #define PROTOCOL_WANT 2	/* since when there is WANT */
+#define PROTOCOL_IDENTITY 4	/* since when IDENTITYs follow */
 
 /*
  * ---- Keys ----
@@ -106,7 +107,8 @@ void send_hello(struct session *s)
 		hello.checkpoint = kernel.oldest;
 		hello.prepared = kernel.prepared;
 		hello.stage = kernel.partly_over ? HELLO_STAGE_FAILOVER : kernel.running ?
-			      HELLO_STAGE_RUNNING : HELLO_STAGE_NONE;
+			      HELLO_STAGE_RUNNING : kernel.blank ? HELLO_STAGE_NONE :
+			      HELLO_STAGE_DONE;
 	}
 	memcpy(hello.boot, s->boot, sizeof(hello.boot));
 	snprintf(hello.resource, sizeof(hello.resource), "%s", s->config->name);
@@ -114,6 +116,7 @@ void send_hello(struct session *s)
 		 s->config->host[s->resource.here].name);
 	hello_encode(&hello, payload);
 	send_frame(s, FRAME_HELLO, 0, payload, sizeof(payload));
+	meet_greeted(s);
 }
 
 /*
@@ -127,6 +130,7 @@ static void peer_opened(struct repl_conn *conn, void *context)
 	/* A peer that connects anew has given up the old connection. */
 	if (s->conn && s->conn != conn)
 		conn_close(s->conn, "the peer has connected again");
+	meet_reset(s);
 	s->conn = conn;
 	s->open = true;
 	s->heard = now_ms();
@@ -148,6 +152,7 @@ static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 	conn_free(s->conn);
 	s->conn = NULL;
 	s->open = false;
+	meet_reset(s);
 	if (!s->lost)
 		s->lost = now_ms();
 	if (s->save_source)	/* nobody will read on: let the hook see that */
@@ -227,7 +232,8 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 	s->why_lost[0] = 0;
 	s->had_peer = true;
 	s->policy_ran = false;
-	session_feed(s, &event);
+	meet_hello(s, &event, hello.stage == HELLO_STAGE_NONE,
+		   hello.protocol_max >= PROTOCOL_IDENTITY);
 }
 
 static void peer_failed(struct session *s, const struct repl_frame *frame,
@@ -261,10 +267,13 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 	s->heard = now_ms();
 	s->silent = 0;
 	if (!s->pair.connected && frame->type != FRAME_HELLO && frame->type != FRAME_PING &&
-	    frame->type != FRAME_PONG && (frame->type != FRAME_FAILED || frame->id)) {
+	    frame->type != FRAME_PONG && (frame->type != FRAME_FAILED || frame->id) &&
+	    (frame->type != FRAME_IDENTITY || !s->meet.heard)) {
 		conn_close(conn, "the peer did not say HELLO first");
 		return;
 	}
+	if (meet_frame(s, frame))
+		return;
 	event.frame = frame->type;
 	switch (frame->type) {
 	case FRAME_HELLO:
@@ -313,6 +322,7 @@ static void peer_writable(struct repl_conn *conn, void *context)
 
 	if (s->save_source && !s->save_eof)
 		sd_event_source_set_enabled(s->save_source, SD_EVENT_ON);
+	meet_writable(s);
 }
 
 static const struct repl_conn_ops peer_ops = {

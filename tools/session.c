@@ -193,6 +193,11 @@ void session_feed(struct session *s, const struct pair_event *event)
 		session_look_now(s);
 	else if (s->pair.phase == PAIR_IDLE && s->unheard)
 		session_look(s);
+	/* The first checkpoint of a secondary that begins, when it lacks nothing. */
+	if (s->first_wanted && s->pair.connected && !s->pair.degraded) {
+		s->first_wanted = false;
+		session_feed_type(s, PAIR_TRIGGER);
+	}
 	if (s->leaving)
 		session_leave(s);
 }
@@ -485,6 +490,7 @@ void session_leave(struct session *s)
 	s->conn = NULL;
 	conn_free(conn);
 	s->open = false;
+	meet_reset(s);
 	answer_all(s, REPL_EXIT_FAILED, "the daemon has let go of the resource");
 	sd_event_source_set_enabled(s->tick, SD_EVENT_OFF);
 	sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
@@ -496,6 +502,7 @@ void session_free(struct session *s)
 	if (!s)
 		return;
 	conn_free(s->conn);
+	meet_reset(s);
 	save_close(s);
 	state_drop(s);
 	key_wipe(s->keys[0]);

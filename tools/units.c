@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,4 +115,16 @@ int uuid_parse(const char *text, uint8_t uuid[UUID_SIZE])
 		at += 2;
 	}
 	return text[at] ? -1 : 0;
+}
+
+/**
+ * uuid_format() - the same, the other way round
+ * @uuid: bytes
+ * @text: out: 37 bytes, lower case
+ */
+void uuid_format(const uint8_t uuid[UUID_SIZE], char text[2 * UUID_SIZE + 5])
+{
+	for (unsigned int i = 0; i < UUID_SIZE; i++)
+		text += sprintf(text, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+				uuid[i]);
 }

@@ -56,5 +56,6 @@ int size_parse(const char *text, uint64_t *bytes, struct repl_error *error);
  * Return: 0, or -1.
  */
 int uuid_parse(const char *text, uint8_t uuid[UUID_SIZE]);
+void uuid_format(const uint8_t uuid[UUID_SIZE], char text[2 * UUID_SIZE + 5]);
 
 #endif

@@ -2,6 +2,8 @@
 /*
  * stamp write DEVICE N	every sector says that it is sector s of image N
  * stamp check DEVICE	prints N if the device is image N, all of it and only it
+ *
+ * Both take FIRST NR at the end: these MiB only.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -49,12 +51,18 @@ static int check(const uint64_t *buf, size_t len, uint64_t sector, uint64_t *ima
 int main(int argc, char **argv)
 {
 	uint64_t *buf, sector = 0, image = UINT64_MAX;
-	int write_it = argc == 4 && !strcmp(argv[1], "write");
+	int write_it = argc > 3 && !strcmp(argv[1], "write");
 	int fd = argc > 2 ? open(argv[2], (write_it ? O_RDWR : O_RDONLY) | O_DIRECT) : -1;
 	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), at = 0;
 
 	if (size <= 0 || posix_memalign((void **)&buf, 4096, CHUNK))
 		return fail("cannot open", 0);
+	if (argc > 4) {
+		at = atoll(argv[argc - 2]) * CHUNK;
+		sector = at / 512;
+		if (at + atoll(argv[argc - 1]) * CHUNK < size)
+			size = at + atoll(argv[argc - 1]) * CHUNK;
+	}
 	while (at < size) {
 		size_t len = size - at < CHUNK ? size - at : CHUNK;
 

@@ -195,8 +195,8 @@ static void words(void **state)
 		"the secondary has failed over\n"
 		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
 		"beta: history 62626262, checkpoint 9, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
-		"to keep what alpha has: on beta 'replctl adjust --discard-local r0', then on alpha 'replctl sync --full r0'\n"
-		"to keep what beta has: write 'primary = beta' into both configurations, on alpha 'replctl adjust --discard-local r0'");
+		"to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'\n"
+		"to keep what beta has: on alpha 'replctl demote --discard-local r0', then on beta 'replctl failover r0' and 'replctl promote r0'");
 	identity_explain(&meeting, &primary, &secondary, &verdict, small, sizeof(small));
 	assert_string_equal(small, "the secondary has f");
 

@@ -30,6 +30,8 @@
 
 #include "conn.h"
 #include "control.h"
+#include "dm.h"
+#include "identity.h"
 #include "plan.h"
 #include "resource.h"
 #include "serve.h"
@@ -50,7 +52,10 @@ static struct fake {
 	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
-	unsigned int resyncs, unexports;
+	unsigned int resyncs, unexports, adopted;
+	bool blank;
+	struct repl_side side;
+	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
 } (*fakes)[RESOURCES];
 
@@ -60,6 +65,12 @@ static struct fake *fake_of(const struct repl_resource *resource)
 }
 
 int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error);
+int __wrap_role_side(const struct repl_resource *resource, unsigned int volume,
+		     struct repl_side *side, struct repl_error *error);
+int __wrap_role_adopt(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_dm_message(const char *name, const char *message, char *answer, size_t size,
+		      struct repl_error *error);
+uint64_t __wrap_blockdev_sectors(const char *path, struct repl_error *error);
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error);
 bool __wrap_resource_exported(const struct repl_resource *resource);
@@ -88,6 +99,39 @@ int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_e
 	return 0;
 }
 
+int __wrap_role_side(const struct repl_resource *resource, unsigned int volume,
+		     struct repl_side *side, struct repl_error *error)
+{
+	*side = fake_of(resource)->side;
+	return 0;
+}
+
+int __wrap_role_adopt(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->adopted++;
+	return 0;
+}
+
+/* 1200 regions of 8 sectors, each the second, in answers of 500. */
+int __wrap_dm_message(const char *name, const char *message, char *answer, size_t size,
+		      struct repl_error *error)
+{
+	unsigned long long from, at;
+	size_t used = 0;
+
+	if (sscanf(message, "dirty extents dirty %llu", &from) != 1)
+		return error_set(error, REPL_EXIT_FAILED, "%s: no such message", message);
+	for (at = from; at < 19200 && at < from + 8000; at += 16)
+		used += snprintf(answer + used, size - used, "%llu 8\n", at);
+	snprintf(answer + used, size - used, at < 19200 ? "more %llu\n" : "end\n", at);
+	return 0;
+}
+
+uint64_t __wrap_blockdev_sectors(const char *path, struct repl_error *error)
+{
+	return 19200;
+}
+
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
 			   struct repl_error *error)
 {
@@ -99,7 +143,8 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->checkpoint = fake->checkpoint;
 	kernel->oldest = fake->checkpoint;
 	kernel->prepared = fake->prepared;
-	kernel->running = !fake->over;
+	kernel->running = !fake->over && !fake->blank;
+	kernel->blank = fake->blank;
 	kernel->over = fake->over;
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
@@ -169,6 +214,17 @@ int __wrap_resource_detach(const struct repl_resource *resource, struct repl_err
 int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
 			   struct repl_error *error)
 {
+	char path[256], line[64];
+	unsigned int nr = 0;
+	FILE *f;
+
+	resource_runtime(resource, "missing-0", path, sizeof(path));
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		nr++;
+	snprintf(fake_of(resource)->missing, 256, "%u, the last: %.60s", nr, nr ? line : "-");
+	if (f)
+		fclose(f);
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->attached = true;
 	return 0;
@@ -178,6 +234,9 @@ int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
 			    struct repl_error *error)
 {
 	fake_of(resource)->prepared = id;
+	if (fake_of(resource)->blank)
+		fake_of(resource)->checkpoint = id - 1;
+	fake_of(resource)->blank = false;
 	return 0;
 }
 
@@ -623,6 +682,47 @@ static void coming(void **state)
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
 	assert_int_equal(status, 0);
+}
+
+/*
+ * The old primary returns, demoted: what either has changed is sent, and its first
+ * checkpoint comes by itself. One that is nobody's is left to a person.
+ */
+static void returning(void **state)
+{
+	configure_both(0, ALPHA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'b', LINEAGE_SIZE);
+	memset(fakes[ALPHA][0].side.parent, 'a', LINEAGE_SIZE);
+	fakes[ALPHA][0].side.fork = 7;
+	fakes[ALPHA][0].side.checkpoint = 9;
+	fakes[ALPHA][0].attached = false;
+	fakes[BETA][0].blank = true;
+	fakes[BETA][0].checkpoint = 7;
+	memset(fakes[BETA][0].side.lineage, 'x', LINEAGE_SIZE);
+	fakes[BETA][0].side.checkpoint = 7;
+	fakes[BETA][0].side.dirty = 1200;
+	fakes[BETA][0].side.discard = true;
+	start_both();
+	run_until(times_in_log(ALPHA, "the disks have no history in common"));
+	run_until(times_in_log(BETA, "the disks have no history in common"));
+	connected("r0");
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+
+	memset(fakes[BETA][0].side.lineage, 'a', LINEAGE_SIZE);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	start(BETA, NULL, 0);
+	/* 9 was the primary's last, so 10 is what its disk has, and 11 a checkpoint. */
+	run_until(fakes[BETA][0].checkpoint == 11);
+	assert_int_equal(times_in_log(ALPHA, "the old primary returns"), 1);
+	assert_int_equal(fakes[ALPHA][0].resyncs, 1);
+	assert_string_equal(fakes[ALPHA][0].missing, "1200, the last: 19184 8\n");
+	assert_int_equal(fakes[BETA][0].adopted, 1);
+	run_until(status_has(ALPHA, "r0", "\"checkpoint\":11"));
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[BETA][0].checkpoint, 12);
+	assert_int_equal(fakes[BETA][0].adopted, 1);
 }
 
 /* The first child of a daemon; without hooks there is but the worker. */
@@ -1229,7 +1329,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Session: two hosts meet. After HELLO each says of each volume whose history it has
+ * (IDENTITY, see identity.h), and only when all of that has come does pair.c hear of the
+ * HELLO. So what is done with a secondary that has no checkpoint of this life is decided
+ * in one place, from what both disks say:
+ *
+ *	old primary that returns	its changes are asked for (DIRTY_WANT) and sent
+ *					over with ours; then comes its first checkpoint
+ *	anything else			words for a person: only he knows
+ *
+ * A secondary in stage running takes checkpoints as ever; with the first it commits it
+ * takes over the primary's lineage.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dm.h"
+#include "role.h"
+#include "session-i.h"
+#include "units.h"
+
+#define RANGES_MAX 1000000	/* of one volume; nobody has more, and /run is memory */
+
+/**
+ * meet_reset() - another connection, or none
+ * @s: session
+ */
+void meet_reset(struct session *s)
+{
+	if (s->meet.file)
+		fclose(s->meet.file);
+	sd_event_source_disable_unref(s->meet.give);
+	memset(&s->meet, 0, sizeof(s->meet));
+}
+
+static void meet_file(const struct session *s, unsigned int volume, const char *what,
+		      char *path, size_t size)
+{
+	char file[32];
+
+	snprintf(file, sizeof(file), "%s-%u", what, volume);
+	resource_runtime(&s->resource, file, path, size);
+}
+
+/* What both have said is out: ours, once. */
+static void tell_identities(struct session *s)
+{
+	unsigned char payload[FRAME_IDENTITY_SIZE];
+	struct repl_error error;
+
+	if (!s->meet.greeted || !s->meet.heard || s->meet.told)
+		return;
+	s->meet.told = true;
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
+		if (role_side(&s->resource, i, &s->meet.ours[i], &error)) {
+			say(s, 3, "%s", error.text);
+			if (s->conn)
+				conn_close(s->conn, "our devices are not up");
+			return;
+		}
+		identity_encode(&s->meet.ours[i], payload);
+		send_frame(s, FRAME_IDENTITY, i, payload, sizeof(payload));
+	}
+}
+
+/**
+ * meet_greeted() - our HELLO is out
+ * @s: session
+ */
+void meet_greeted(struct session *s)
+{
+	s->meet.greeted = true;
+	tell_identities(s);
+}
+
+/**
+ * meet_hello() - the peer's HELLO has come
+ * @s: session
+ * @event: for pair.c; now, or when the peer's IDENTITYs are here
+ * @blank: the secondary is in stage none
+ * @identities: the peer sends them
+ */
+void meet_hello(struct session *s, const struct pair_event *event, bool blank,
+		bool identities)
+{
+	if (!identities) {
+		session_feed(s, event);
+		return;
+	}
+	s->meet.heard = true;
+	s->meet.blank = blank;
+	s->meet.hello = *event;
+	s->meet.nr = 0;
+	tell_identities(s);
+}
+
+/*
+ * ---- The verdict ----
+ */
+
+static unsigned int rank(enum repl_decision decision)
+{
+	return decision == DECIDE_REFUSE ? 3 : decision == DECIDE_FULL ? 2 :
+	       decision == DECIDE_INCREMENTAL ? 1 : 0;
+}
+
+/* Of all volumes: may replication begin by itself? @worst: the strictest one's words */
+static bool meet_decide(struct session *s, char *worst, size_t size)
+{
+	bool primary = s->pair.role == PAIR_PRIMARY, may = true;
+	const struct repl_config *config = s->config;
+	struct repl_meeting meeting = {
+		.resource = config->name,
+		.primary_host = config->host[primary ? s->resource.here : !s->resource.here].name,
+		.secondary_host = config->host[primary ? !s->resource.here : s->resource.here].name,
+	};
+	unsigned int highest = 0;
+
+	for (unsigned int i = 0; i < config->volumes; i++) {
+		const struct repl_side *one = primary ? &s->meet.ours[i] : &s->meet.theirs[i];
+		const struct repl_side *other = primary ? &s->meet.theirs[i] : &s->meet.ours[i];
+		struct repl_verdict verdict;
+		unsigned int mine;
+
+		identity_decide(one, other, &verdict);
+		mine = rank(identity_may(&verdict, false, false));
+		may &= mine < 2;
+		if (i && mine <= highest)
+			continue;
+		highest = mine;
+		meeting.region_size = config->volume[i].region_size;
+		identity_explain(&meeting, one, other, &verdict, worst, size);
+	}
+	return may;
+}
+
+/* A line each, once: it is the same every time the two meet. */
+static void explain(struct session *s, char *text)
+{
+	if (!strcmp(s->why_apart, text))
+		return;
+	snprintf(s->why_apart, sizeof(s->why_apart), "%s", text);
+	for (char *line = text, *next; line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		say(s, 4, "%s", line);
+	}
+}
+
+/* Where the secondary's worker finds them; they last as long as its kernel's memory. */
+static void keep_lineages(struct session *s)
+{
+	char path[256];
+	FILE *f;
+
+	s->adopt = false;
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
+		const uint8_t *l = s->meet.theirs[i].lineage;
+		char text[37];
+
+		meet_file(s, i, "lineage", path, sizeof(path));
+		if (!memcmp(l, (uint8_t[LINEAGE_SIZE]){ 0 }, LINEAGE_SIZE)) {
+			unlink(path);
+			continue;
+		}
+		s->adopt |= memcmp(l, s->meet.ours[i].lineage, LINEAGE_SIZE) != 0;
+		uuid_format(l, text);
+		f = fopen(path, "we");
+		if (!f || fprintf(f, "%s\n", text) < 0)
+			say(s, 3, "%s: %s", path, strerror(errno));
+		if (f)
+			fclose(f);
+	}
+}
+
+static void want_dirty(struct session *s, unsigned int volume)
+{
+	char path[256];
+
+	s->meet.volume = volume;
+	s->meet.ranges = 0;
+	meet_file(s, volume, "missing.new", path, sizeof(path));
+	s->meet.file = fopen(path, "we");
+	if (!s->meet.file) {
+		say(s, 3, "%s: %s", path, strerror(errno));
+		conn_close(s->conn, "there is no place for what the peer has changed");
+		return;
+	}
+	send_frame(s, FRAME_DIRTY_WANT, volume, NULL, 0);
+}
+
+static void meet_primary(struct session *s)
+{
+	struct pair_hello *hello = &s->meet.hello.hello;
+	char text[sizeof(s->why_apart)];
+	bool may = meet_decide(s, text, sizeof(text));
+
+	if (!s->meet.blank || hello->over) {
+		session_feed(s, &s->meet.hello);
+		return;
+	}
+	if (!may) {
+		explain(s, text);
+		session_feed(s, &s->meet.hello);
+		return;
+	}
+	/* Its disk and ours differ by what either has changed: send that, then begin. */
+	say(s, 5, "%s: what either side has changed is sent", text[0] ? strtok(text, "\n") : "");
+	s->why_apart[0] = 0;
+	hello->running = true;
+	hello->blank = true;
+	hello->rebooted = true;
+	for (unsigned int i = 0; i < s->config->volumes; i++)
+		if (s->meet.ours[i].checkpoint > hello->checkpoint)
+			hello->checkpoint = s->meet.ours[i].checkpoint;
+	s->meet.fetching = true;
+	s->first_wanted = true;
+	session_feed(s, &s->meet.hello);
+	if (s->conn)
+		want_dirty(s, 0);
+}
+
+static void meet_secondary(struct session *s)
+{
+	char text[sizeof(s->why_apart)];
+	struct pair_kernel kernel;
+	struct repl_error error;
+
+	keep_lineages(s);
+	s->meet.hello.hello.takes_blank = true;
+	if (!resource_kernel(&s->resource, &kernel, &error) && kernel.blank &&
+	    !meet_decide(s, text, sizeof(text)))
+		explain(s, text);
+	session_feed(s, &s->meet.hello);
+}
+
+static void meet_identity(struct session *s, const struct repl_frame *frame)
+{
+	struct repl_error error;
+
+	if (!s->meet.heard || s->meet.nr >= s->config->volumes || frame->id != s->meet.nr) {
+		conn_close(s->conn, "the peer sent an IDENTITY that nobody waits for");
+		return;
+	}
+	if (identity_decode(frame, &s->meet.theirs[s->meet.nr], &error)) {
+		conn_close(s->conn, error.text);
+		return;
+	}
+	if (++s->meet.nr < s->config->volumes)
+		return;
+	if (!s->meet.told) {
+		conn_close(s->conn, "the peer sent IDENTITYs before it had our HELLO");
+		return;
+	}
+	if (s->pair.role == PAIR_PRIMARY)
+		meet_primary(s);
+	else
+		meet_secondary(s);
+}
+
+/*
+ * ---- What the other has changed ----
+ */
+
+static void fetched(struct session *s)
+{
+	char path[256], temp[256];
+	bool good = !ferror(s->meet.file);
+
+	good &= !fclose(s->meet.file);
+	s->meet.file = NULL;
+	meet_file(s, s->meet.volume, "missing", path, sizeof(path));
+	meet_file(s, s->meet.volume, "missing.new", temp, sizeof(temp));
+	if (!good || rename(temp, path)) {
+		say(s, 3, "%s: %s", path, strerror(errno));
+		conn_close(s->conn, "there is no room for what the peer has changed");
+		return;
+	}
+	if (s->meet.volume + 1 < s->config->volumes) {
+		want_dirty(s, s->meet.volume + 1);
+		return;
+	}
+	s->meet.fetching = false;
+	op_resync(s);
+}
+
+static void meet_dirty(struct session *s, const struct repl_frame *frame)
+{
+	static struct repl_range ranges[FRAME_RANGES_MAX];
+	const struct repl_volume *volume;
+	struct repl_error error;
+	int nr;
+
+	if (!s->meet.file || frame->id != s->meet.volume) {
+		conn_close(s->conn, "the peer sent changes that nobody waits for");
+		return;
+	}
+	if (frame->type == FRAME_DIRTY_END) {
+		fetched(s);
+		return;
+	}
+	volume = &s->config->volume[s->meet.volume];
+	nr = ranges_decode(frame, blockdev_sectors(volume->on[s->resource.here].disk, NULL),
+			   ranges, &error);
+	if (nr < 0) {
+		conn_close(s->conn, error.text);
+		return;
+	}
+	s->meet.ranges += nr;
+	if (s->meet.ranges > RANGES_MAX) {
+		conn_close(s->conn, "the peer's changes are in too many pieces");
+		return;
+	}
+	for (int i = 0; i < nr; i++)
+		fprintf(s->meet.file, "%" PRIu64 " %" PRIu64 "\n", ranges[i].sector,
+			ranges[i].sectors);
+}
+
+/* A line of ranges is an answer of the kernel's; return where to go on, or 0. */
+static uint64_t send_answer(struct session *s, char *answer)
+{
+	unsigned char payload[FRAME_OTHER_MAX];
+	struct repl_range ranges[FRAME_RANGES_MAX];
+	unsigned long long a, b;
+	unsigned int nr = 0;
+	char *line, *rest;
+
+	for (line = strtok_r(answer, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		if (sscanf(line, "more %llu", &a) == 1 || !strcmp(line, "end"))
+			break;
+		if (sscanf(line, "%llu %llu", &a, &b) != 2)
+			continue;
+		ranges[nr++] = (struct repl_range){ a, b };
+		if (nr == FRAME_RANGES_MAX) {
+			send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
+				   ranges_encode(ranges, nr, payload));
+			nr = 0;
+		}
+	}
+	if (nr)
+		send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
+			   ranges_encode(ranges, nr, payload));
+	return line && sscanf(line, "more %llu", &a) == 1 ? a : 0;
+}
+
+/* A piece each time: the loop has other things to do, and the peer reads as it can. */
+static int give(sd_event_source *source, void *arg)
+{
+	static char answer[32768];
+	struct session *s = arg;
+	char name[128], message[64];
+	struct repl_error error;
+
+	if (!s->conn || !s->open)
+		return 0;
+	if (conn_queued(s->conn) > CONN_QUEUE_LOW)
+		return 0;		/* meet_writable() goes on */
+	resource_device(&s->resource, s->meet.volume, false, name, sizeof(name));
+	snprintf(message, sizeof(message), "dirty extents dirty %" PRIu64, s->meet.from);
+	if (dm_message(name, message, answer, sizeof(answer), &error)) {
+		conn_close(s->conn, error.text);
+		return 0;
+	}
+	s->meet.from = send_answer(s, answer);
+	if (s->meet.from)
+		sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	else
+		send_frame(s, FRAME_DIRTY_END, s->meet.volume, NULL, 0);
+	return 0;
+}
+
+/**
+ * meet_writable() - the peer has read some
+ * @s: session
+ */
+void meet_writable(struct session *s)
+{
+	if (s->meet.give && s->meet.from)
+		sd_event_source_set_enabled(s->meet.give, SD_EVENT_ONESHOT);
+}
+
+static void meet_want(struct session *s, const struct repl_frame *frame)
+{
+	if (s->pair.role != PAIR_SECONDARY || frame->id >= s->config->volumes) {
+		conn_close(s->conn, "the peer asks for changes that there cannot be");
+		return;
+	}
+	s->meet.volume = frame->id;
+	s->meet.from = 0;
+	if (!s->meet.give && sd_event_add_defer(s->event, &s->meet.give, give, s) < 0)
+		abort();
+	sd_event_source_set_enabled(s->meet.give, SD_EVENT_ONESHOT);
+}
+
+/**
+ * meet_frame() - is it a frame of ours?
+ * @s: session
+ * @frame: frame
+ *
+ * Return: true, and it has been dealt with.
+ */
+bool meet_frame(struct session *s, const struct repl_frame *frame)
+{
+	switch (frame->type) {
+	case FRAME_IDENTITY:
+		meet_identity(s, frame);
+		return true;
+	case FRAME_DIRTY_WANT:
+		meet_want(s, frame);
+		return true;
+	case FRAME_DIRTY:
+	case FRAME_DIRTY_END:
+		meet_dirty(s, frame);
+		return true;
+	default:
+		return false;
+	}
+}
