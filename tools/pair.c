@@ -163,7 +163,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 		return;
 	if (!pair->running) {
 		primary_refuse(pair, actions,
-			       "the secondary has no first checkpoint: 'replctl up --in-sync' there");
+			       "the secondary has no first checkpoint: 'replctl sync --full' here, or 'replctl up --in-sync' there");
 		return;
 	}
 	/* It can be taken when it is there; so long it waits. */

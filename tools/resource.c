@@ -899,9 +899,11 @@ static int begin_here(const struct repl_resource *resource, unsigned int i, cons
 	struct repl_error why;
 	char message[96], lineage[40];
 
-	if (status_of(name, REPL_SECONDARY, &status, &why) || status.stage != REPL_STAGE_NONE ||
-	    role_lineage(resource, i, lineage, sizeof(lineage), &why))
+	if (status_of(name, REPL_SECONDARY, &status, &why) || status.stage != REPL_STAGE_NONE)
 		return -1;
+	/* (A primary without metadata has none.) */
+	if (role_lineage(resource, i, lineage, sizeof(lineage), &why))
+		lineage[0] = 0;
 	snprintf(message, sizeof(message), "start %llu %s", (unsigned long long)id - 1, lineage);
 	return dm_message(name, message, NULL, 0, error);
 }

@@ -227,6 +227,7 @@ static void ask_synced(struct session *s, struct repl_client *client)
 {
 	s->pair.stale = false;
 	session_look_now(s);
+	meet_synced(s);
 	control_end(client, REPL_EXIT_OK, NULL);
 }
 

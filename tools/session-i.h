@@ -161,6 +161,7 @@ void meet_reset(struct session *s);
 void meet_greeted(struct session *s);
 void meet_hello(struct session *s, const struct pair_event *event, bool blank,
 		bool identities);
+void meet_synced(struct session *s);
 bool meet_frame(struct session *s, const struct repl_frame *frame);
 void meet_writable(struct session *s);
 

@@ -7,7 +7,8 @@
  *
  *	old primary that returns	its changes are asked for (DIRTY_WANT) and sent
  *					over with ours; then comes its first checkpoint
- *	anything else			words for a person: only he knows
+ *	anything else			words for a person: only he knows. If he has all
+ *					of it sent over, that comes to the same
  *
  * A secondary in stage running takes checkpoints as ever; with the first it commits it
  * takes over the primary's lineage.
@@ -195,6 +196,36 @@ static void want_dirty(struct session *s, unsigned int volume)
 	send_frame(s, FRAME_DIRTY_WANT, volume, NULL, 0);
 }
 
+/* The secondary may begin: with what our next checkpoint is. */
+static void begins(struct session *s)
+{
+	struct pair_hello *hello = &s->meet.hello.hello;
+
+	s->why_apart[0] = 0;
+	s->first_wanted = true;
+	hello->running = true;
+	hello->blank = true;
+	for (unsigned int i = 0; i < s->config->volumes; i++)
+		if (s->meet.ours[i].checkpoint > hello->checkpoint)
+			hello->checkpoint = s->meet.ours[i].checkpoint;
+}
+
+/**
+ * meet_synced() - somebody had all of the disks sent over, and that has ended
+ * @s: session
+ *
+ * So whatever the secondary of this connection was, it can begin.
+ */
+void meet_synced(struct session *s)
+{
+	if (s->pair.role != PAIR_PRIMARY || !s->pair.connected || !s->meet.heard ||
+	    !s->meet.blank || s->pair.running)
+		return;
+	begins(s);
+	s->meet.hello.hello.rebooted = false;
+	session_feed(s, &s->meet.hello);
+}
+
 static void meet_primary(struct session *s)
 {
 	struct pair_hello *hello = &s->meet.hello.hello;
@@ -212,15 +243,9 @@ static void meet_primary(struct session *s)
 	}
 	/* Its disk and ours differ by what either has changed: send that, then begin. */
 	say(s, 5, "%s: what either side has changed is sent", text[0] ? strtok(text, "\n") : "");
-	s->why_apart[0] = 0;
-	hello->running = true;
-	hello->blank = true;
+	begins(s);
 	hello->rebooted = true;
-	for (unsigned int i = 0; i < s->config->volumes; i++)
-		if (s->meet.ours[i].checkpoint > hello->checkpoint)
-			hello->checkpoint = s->meet.ours[i].checkpoint;
 	s->meet.fetching = true;
-	s->first_wanted = true;
 	session_feed(s, &s->meet.hello);
 	if (s->conn)
 		want_dirty(s, 0);

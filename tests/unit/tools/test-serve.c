@@ -725,6 +725,26 @@ static void returning(void **state)
 	assert_int_equal(fakes[BETA][0].adopted, 1);
 }
 
+/* A new disk: when somebody has had all of it sent, it begins, and not before. */
+static void new_disk(void **state)
+{
+	configure_both(0, ALPHA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'a', LINEAGE_SIZE);
+	fakes[ALPHA][0].side.checkpoint = 9;
+	fakes[BETA][0].blank = true;
+	start_both();
+	connected("r0");
+	run_until(times_in_log(ALPHA, "the secondary's disk is new"));
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_string_equal(error.text,
+			    "the secondary has no first checkpoint: 'replctl sync --full' here, or 'replctl up --in-sync' there");
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint == 11);
+	run_until(status_has(ALPHA, "r0", "\"checkpoint\":11"));
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+}
+
 /* The first child of a daemon; without hooks there is but the worker. */
 static pid_t worker_of(unsigned int host)
 {
@@ -1329,7 +1349,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
