@@ -245,3 +245,39 @@ void identity_explain(const struct repl_meeting *meeting, const struct repl_side
 	add_choice(text, size, meeting, meeting->secondary_host, meeting->primary_host, false,
 		   &other);
 }
+
+static void add_demote(char *text, size_t size, const struct repl_meeting *meeting,
+		       const char *keeper, const char *loser, const struct repl_side *kept,
+		       const struct repl_side *lost)
+{
+	struct repl_verdict verdict;
+
+	identity_decide(kept, lost, &verdict);
+	add(text, size, "\nto keep what %s has: on %s 'replctl demote --discard-local %s'", keeper,
+	    loser, meeting->resource);
+	if (identity_may(&verdict, false, true) == DECIDE_REFUSE)
+		add(text, size, ", then on %s 'replctl sync --full %s'", keeper,
+		    meeting->resource);
+}
+
+void identity_explain_two(const struct repl_meeting *meeting, const struct repl_side *one,
+			  const struct repl_side *other, char *text, size_t size)
+{
+	const char *a = meeting->primary_host, *b = meeting->secondary_host;
+	enum repl_kinship kin = kinship(one, other);
+
+	if (!size)
+		return;
+	text[0] = 0;
+	add(text, size, "both hosts are primary: ");
+	if (kin == KIN_PRIMARY_LEFT)
+		add(text, size, "%s has taken over at checkpoint %" PRIu64, a, one->fork);
+	else if (kin == KIN_SECONDARY_LEFT)
+		add(text, size, "%s has taken over at checkpoint %" PRIu64, b, other->fork);
+	else
+		add(text, size, "neither has taken over from the other");
+	add_lineage(text, size, a, one, meeting->region_size);
+	add_lineage(text, size, b, other, meeting->region_size);
+	add_demote(text, size, meeting, a, b, one, other);
+	add_demote(text, size, meeting, b, a, other, one);
+}

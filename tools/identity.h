@@ -126,6 +126,17 @@ void identity_explain(const struct repl_meeting *meeting, const struct repl_side
 		      const struct repl_side *secondary,
 		      const struct repl_verdict *verdict, char *text, size_t size);
 
+/**
+ * identity_explain_two() - two primaries, for a person
+ * @meeting: names; one is called primary there, the other secondary
+ * @one: what the first says
+ * @other: what the second says
+ * @text: out, as by identity_explain()
+ * @size: of @text
+ */
+void identity_explain_two(const struct repl_meeting *meeting, const struct repl_side *one,
+			  const struct repl_side *other, char *text, size_t size);
+
 const char *identity_decision_name(enum repl_decision decision);
 const char *identity_kinship_name(enum repl_kinship kinship);
 

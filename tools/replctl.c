@@ -454,6 +454,16 @@ static struct json_object *status_get(struct command *c)
 	return status;
 }
 
+static void print_lines(const char *text)
+{
+	while (*text) {
+		int n = strcspn(text, "\n");
+
+		printf("  %.*s\n", n, text);
+		text += n + (text[n] == '\n');
+	}
+}
+
 static void print_status(struct command *c, struct json_object *status)
 {
 	const char *connection = string_of(status, "connection");
@@ -478,6 +488,8 @@ static void print_status(struct command *c, struct json_object *status)
 			printf("  a checkpoint is under way: %s\n", word_of(status, "phase"));
 		if (error)
 			printf("  last error: %s\n", error);
+		if (string_of(status, "apart"))
+			print_lines(string_of(status, "apart"));
 		if (!strcmp(word_of(status, "degraded"), "true"))
 			printf("  degraded: the peer misses writes%s; no checkpoints until it is in sync again\n",
 			       strcmp(word_of(status, "catching_up"), "true") ? "" :

@@ -148,8 +148,11 @@ static int seat_begin(struct seat *seat, struct repl_error *error)
 		return r;
 	}
 	if (session_address(session) && port_get(d->ports, session, &seat->port, error)) {
-		session_free(session);
-		return -1;
+		if (session_must_listen(session)) {
+			session_free(session);
+			return -1;
+		}
+		log_say(4, seat->name, "%s; another primary would not be heard of", error->text);
 	}
 	seat->session = session;
 	return 0;

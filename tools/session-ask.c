@@ -156,6 +156,8 @@ static struct json_object *status_object(struct session *s)
 			       json_object_new_double(s->last_duration / 1e6) : NULL);
 	json_object_object_add(o, "pause_seconds", s->last_pause && primary ?
 			       json_object_new_double(s->last_pause / 1e6) : NULL);
+	json_object_object_add(o, "apart", s->why_apart[0] ?
+			       json_object_new_string(s->why_apart) : NULL);
 	json_object_object_add(o, "last_error", s->last_error[0] ?
 			       json_object_new_string(s->last_error) : NULL);
 	return o;

@@ -49,6 +49,7 @@ struct session {
 	unsigned int silent;		/* ticks since it should have been heard */
 	uint64_t pinged;		/* ms */
 	uint64_t tried;			/* ms: last attempt to connect */
+	uint64_t not_before;		/* ms: the next one */
 	uint64_t lost;			/* ms: since when there is no peer; 0: there is */
 	bool had_peer;
 	bool policy_ran;

@@ -25,6 +25,7 @@
 #include "session-i.h"
 #include "units.h"
 
+#define TWO_PRIMARIES_MS 10000	/* until they try again */
 #define RANGES_MAX 1000000	/* of one volume; nobody has more, and /run is memory */
 
 /**
@@ -152,6 +153,26 @@ static void explain(struct session *s, char *text)
 			*next++ = 0;
 		say(s, 4, "%s", line);
 	}
+}
+
+/* Each side can say it: a person is looked for, and no other connection for a while. */
+static void two_primaries(struct session *s)
+{
+	const struct repl_config *config = s->config;
+	unsigned int here = s->resource.here;
+	struct repl_meeting meeting = {
+		.resource = config->name,
+		.primary_host = config->host[here].name,
+		.secondary_host = config->host[!here].name,
+		.region_size = config->volume[0].region_size,
+	};
+	char text[sizeof(s->why_apart)];
+
+	identity_explain_two(&meeting, &s->meet.ours[0], &s->meet.theirs[0], text,
+			     sizeof(text));
+	explain(s, text);
+	s->not_before = now_ms() + TWO_PRIMARIES_MS;
+	session_feed(s, &s->meet.hello);
 }
 
 /* Where the secondary's worker finds them; they last as long as its kernel's memory. */
@@ -283,7 +304,9 @@ static void meet_identity(struct session *s, const struct repl_frame *frame)
 		conn_close(s->conn, "the peer sent IDENTITYs before it had our HELLO");
 		return;
 	}
-	if (s->pair.role == PAIR_PRIMARY)
+	if (s->pair.role == PAIR_PRIMARY && s->meet.hello.hello.role == PAIR_PRIMARY)
+		two_primaries(s);
+	else if (s->pair.role == PAIR_PRIMARY)
 		meet_primary(s);
 	else
 		meet_secondary(s);

@@ -335,6 +335,11 @@ static const struct repl_conn_ops peer_ops = {
 void session_accept(struct session *s, struct repl_conn *conn,
 		    const struct repl_frame *hello)
 {
+	/* Two primaries, who connect to each other: one connection is enough for that. */
+	if (s->pair.role == PAIR_PRIMARY && s->conn && (s->open || !s->resource.here)) {
+		conn_close(conn, "this primary has a connection");
+		return;
+	}
 	conn_set_ops(conn, &peer_ops, s);
 	peer_opened(conn, s);
 	if (hello && s->conn == conn)

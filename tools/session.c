@@ -234,7 +234,7 @@ static void tick_peer(struct session *s, uint64_t now)
 			send_frame(s, FRAME_PING, 0, NULL, 0);
 	}
 	if (!s->conn && s->pair.role == PAIR_PRIMARY && now - s->tried >= RETRY_MS &&
-	    !s->leaving && !s->pair.diverged)
+	    now >= s->not_before && !s->leaving && !s->pair.diverged)
 		peer_connect(s);
 	/* It may have been lost just now, after @now. */
 	if (s->lost && s->had_peer && !s->policy_ran && !s->leaving &&
@@ -526,6 +526,14 @@ const struct repl_config *session_config(const struct session *s)
 
 const struct repl_address *session_address(const struct session *s)
 {
-	return s->pair.role == PAIR_SECONDARY && !s->leaving ?
-	       &s->config->host[s->resource.here].address : NULL;
+	const struct repl_address *address = &s->config->host[s->resource.here].address;
+
+	/* A primary hears of another one so. */
+	return !s->leaving && (s->pair.role == PAIR_SECONDARY || address->type == REPL_TCP) ?
+	       address : NULL;
+}
+
+bool session_must_listen(const struct session *s)
+{
+	return s->pair.role == PAIR_SECONDARY;
 }

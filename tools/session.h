@@ -94,9 +94,17 @@ const struct repl_config *session_config(const struct session *s);
  * session_address() - where does it wait for its peer?
  * @s: session
  *
- * Return: the address; NULL: it does not, for it is primary.
+ * Return: the address; NULL: it does not, for it is primary, and has no port.
  */
 const struct repl_address *session_address(const struct session *s);
+
+/**
+ * session_must_listen() - is it of no use without its address?
+ * @s: session
+ *
+ * Return: true for a secondary.
+ */
+bool session_must_listen(const struct session *s);
 
 /**
  * session_keys() - whose handshakes are good

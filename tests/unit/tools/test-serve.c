@@ -745,6 +745,34 @@ static void new_disk(void **state)
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
 }
 
+/* Both say who has taken over, what each has, and what to type; and try again later. */
+static void two_primaries(void **state)
+{
+	static const char * const words[] = {
+		"both hosts are primary: beta has taken over at checkpoint 7",
+		"alpha: history 61616161, checkpoint 7, 65536 bytes changed since",
+		"to keep what beta has: on alpha 'replctl demote --discard-local r0'",
+		"to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'",
+	};
+
+	configure(ALPHA, 0, ALPHA, "");
+	configure(BETA, 0, BETA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'a', LINEAGE_SIZE);
+	fakes[ALPHA][0].side.checkpoint = 7;
+	fakes[ALPHA][0].side.dirty = 1;
+	memset(fakes[BETA][0].side.lineage, 'b', LINEAGE_SIZE);
+	memset(fakes[BETA][0].side.parent, 'a', LINEAGE_SIZE);
+	fakes[BETA][0].side.fork = 7;
+	fakes[BETA][0].side.checkpoint = 7;
+	start_both();
+	for (unsigned int host = 0; host < 2; host++)
+		for (unsigned int i = 0; i < 4; i++)
+			run_until(times_in_log(host, words[i]) == 1);
+	run_until(status_has(ALPHA, "r0", "beta has taken over at checkpoint 7"));
+	run_until(status_has(BETA, "r0", "beta has taken over at checkpoint 7"));
+	assert_true(status_has(ALPHA, "r0", "\"connection\":\"disconnected\""));
+}
+
 /* The first child of a daemon; without hooks there is but the worker. */
 static pid_t worker_of(unsigned int host)
 {
@@ -834,7 +862,7 @@ static void trouble(void **state)
 	assert_true(status_has(BETA, "r3", "there is no device"));
 	assert_true(status_has(BETA, "r9", "not served"));
 	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), -1);
-	run_until(status_has(ALPHA, "r0", "connection refused"));
+	run_until(status_has(ALPHA, "r0", "has another key for r0, or does not serve it"));
 	usleep(1500000);
 	assert_int_equal(times_in_log(BETA, "others can read"), 1);
 	chmod(path_of(BETA, "conf/r0.key"), 0600);
@@ -1349,7 +1377,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(two_primaries), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
