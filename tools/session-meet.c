@@ -254,6 +254,7 @@ static void meet_primary(struct session *s)
 	bool may = meet_decide(s, text, sizeof(text));
 
 	if (!s->meet.blank || hello->over) {
+		s->why_apart[0] = 0;
 		session_feed(s, &s->meet.hello);
 		return;
 	}
@@ -283,6 +284,8 @@ static void meet_secondary(struct session *s)
 	if (!resource_kernel(&s->resource, &kernel, &error) && kernel.blank &&
 	    !meet_decide(s, text, sizeof(text)))
 		explain(s, text);
+	else
+		s->why_apart[0] = 0;
 	session_feed(s, &s->meet.hello);
 }
 

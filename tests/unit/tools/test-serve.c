@@ -735,6 +735,7 @@ static void new_disk(void **state)
 	start_both();
 	connected("r0");
 	run_until(times_in_log(ALPHA, "the secondary's disk is new"));
+	assert_true(status_has(ALPHA, "r0", "\"apart\":\"the secondary's disk is new"));
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_string_equal(error.text,
 			    "the secondary has no first checkpoint: 'replctl sync --full' here, or 'replctl up --in-sync' there");
@@ -743,6 +744,12 @@ static void new_disk(void **state)
 	run_until(status_has(ALPHA, "r0", "\"checkpoint\":11"));
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	assert_true(status_has(ALPHA, "r0", "\"apart\":null"));
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
