@@ -30,6 +30,7 @@ static const char *const names[FRAME_NR_TYPES] = {
 	[FRAME_DIRTY_WANT] = "DIRTY_WANT",
 	[FRAME_DIRTY] = "DIRTY",
 	[FRAME_DIRTY_END] = "DIRTY_END",
+	[FRAME_SWITCH] = "SWITCH",
 };
 
 const char *frame_name(unsigned int type)

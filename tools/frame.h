@@ -63,10 +63,11 @@ enum repl_frame_type {
 	FRAME_BYE,
 	FRAME_RELEASED,
 	FRAME_WANT,		/* since protocol 2 */
-	FRAME_IDENTITY,		/* struct repl_side; id: the volume; since protocol 3 */
+	FRAME_IDENTITY,		/* struct repl_side; id: the volume; since protocol 4 */
 	FRAME_DIRTY_WANT,	/* what have you changed? id: the volume */
 	FRAME_DIRTY,		/* struct repl_range each; id: the volume */
 	FRAME_DIRTY_END,	/* that was all; id: the volume */
+	FRAME_SWITCH,		/* take over; since protocol 4 */
 	FRAME_NR_TYPES,		/* one more than the last */
 };
 

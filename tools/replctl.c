@@ -55,6 +55,7 @@ static void usage(FILE *f)
 	      "  failover      on the secondary: take over\n"
 	      "  promote       what has failed over and is merged becomes the primary\n"
 	      "  demote        what was primary becomes the secondary of who took over\n"
+	      "  switch        primary: the workload has ended: the two change places\n"
 	      "  stop          on the secondary: keep the disk as it is now, end replication\n"
 	      "  key generate FILE\n"
 	      "  metadata create|dump|check DEVICE, metadata size\n"
@@ -204,6 +205,80 @@ static int verb_promote(struct command *c)
 static int verb_demote(struct command *c)
 {
 	return change_role(c, true);
+}
+
+static int64_t now_ms(void);
+static void keep_line(struct json_object *line, void *context);
+
+static int may_switch(struct command *c)
+{
+	char name[128];
+
+	if (resource_role(&c->resource) != PAIR_PRIMARY)
+		return error_set(c->error, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		const struct repl_volume_on *on = &c->config->volume[i].on[c->resource.here];
+		struct repl_dm_info info;
+
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		if (!on->hidden || !on->active)
+			return error_set(c->error, REPL_EXIT_CONFIG,
+					 "volume %s: a secondary needs hidden and active, and none are configured for this host",
+					 c->config->volume[i].name);
+		if (dm_info(name, &info, c->error))
+			return -1;
+		if (info.open_count)
+			return error_set(c->error, REPL_EXIT_REFUSED,
+					 "%s is in use: end the workload first", name);
+	}
+	return 0;
+}
+
+/* Return: 1: it has; 0: not yet; -1. */
+static int has_taken_over(struct command *c)
+{
+	struct json_object *status = NULL, *over;
+	int r = ask(c, "status", keep_line, &status);
+
+	if (!r && json_object_object_get_ex(status, "failed_over", &over))
+		r = json_object_get_boolean(over);
+	json_object_put(status);
+	return r;
+}
+
+/* The workload has ended. Nothing is lost: the last checkpoint has all, and nobody writes. */
+static int verb_switch(struct command *c)
+{
+	int64_t begin = now_ms(), limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
+	const char *peer = c->config->host[!c->resource.here].name;
+	struct options discard = *c->options, *keep = c->options;
+	int r;
+
+	if (may_switch(c))
+		return -1;
+	if (c->options->dry_run) {
+		step(true, "take a checkpoint, and have %s take over", peer);
+	} else if (ask(c, "checkpoint", NULL, NULL) || ask(c, "switch", NULL, NULL)) {
+		return -1;
+	} else {
+		while (!(r = has_taken_over(c))) {
+			if (now_ms() - begin > limit)
+				return error_set(c->error, REPL_EXIT_TIMEOUT,
+						 "%s has not taken over in the time given: see 'replctl status %s' there; this side is the primary still",
+						 peer, c->config->name);
+			usleep(50000);
+		}
+		if (r < 0)
+			return -1;
+		if (!c->options->json)
+			step(false, "%s has taken over after %.1f s", peer,
+			     (now_ms() - begin) / 1e3);
+	}
+	discard.discard = true;
+	c->options = &discard;
+	r = change_role(c, true);
+	c->options = keep;
+	return r;
 }
 
 static int verb_serve(struct command *c)
@@ -726,6 +801,7 @@ static const struct verb {
 	{ "failover", verb_failover, false, false },
 	{ "promote", verb_promote, false, false },
 	{ "demote", verb_demote, false, false },
+	{ "switch", verb_switch, false, false },
 	{ "stop", verb_stop, false, false },
 	{ "key", verb_key, true, false },
 	{ "metadata", verb_metadata, true, true },
@@ -735,7 +811,7 @@ static const struct verb {
 static bool changes_devices(const struct verb *verb)
 {
 	return verb->fn == verb_up || verb->fn == verb_adjust || verb->fn == verb_promote ||
-	       verb->fn == verb_demote;
+	       verb->fn == verb_demote || verb->fn == verb_switch;
 }
 
 static int run(const struct verb *verb, struct command *c)

@@ -224,6 +224,26 @@ static void ask_pause(struct session *s, struct repl_client *client, bool pause)
 	control_end(client, REPL_EXIT_OK, NULL);
 }
 
+/* The workload has ended, and the last checkpoint has all of it: the peer takes over. */
+static void ask_switch(struct session *s, struct repl_client *client)
+{
+	const struct pair *pair = &s->pair;
+
+	if (pair->role != PAIR_PRIMARY) {
+		control_end(client, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
+	} else if (!pair->connected || !s->meet.heard) {
+		control_end(client, REPL_EXIT_PEER, pair->connected ?
+			    "the peer's version knows no switch" : "the peer is not connected");
+	} else if (pair->degraded || pair->stale || !pair->running ||
+		   pair->phase != PAIR_IDLE || pair->busy) {
+		control_end(client, REPL_EXIT_REFUSED,
+			    "the peer has not got all: a checkpoint comes first");
+	} else {
+		send_frame(s, FRAME_SWITCH, 0, NULL, 0);
+		control_end(client, REPL_EXIT_OK, NULL);
+	}
+}
+
 /* A full resync has ended: what the peer had lost it has again. */
 static void ask_synced(struct session *s, struct repl_client *client)
 {
@@ -247,6 +267,8 @@ void session_request(struct session *s, struct repl_client *client, const char *
 		ask_failover(s, client);
 	else if (!strcmp(verb, "pause") || !strcmp(verb, "resume"))
 		ask_pause(s, client, !strcmp(verb, "pause"));
+	else if (!strcmp(verb, "switch"))
+		ask_switch(s, client);
 	else if (!strcmp(verb, "synced"))
 		ask_synced(s, client);
 	else

@@ -94,6 +94,7 @@ struct session {
 	struct repl_worker *worker;
 	bool resyncing;			/* the worker does that, or op_export() */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
+	bool switching;			/* the primary wants us to take over: op_promote() */
 	bool unexport;			/* there was a failover: op_unexport() */
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
@@ -136,6 +137,7 @@ struct repl_worker *op_worker(struct session *s);
 void op_export(struct session *s);
 void op_resync(struct session *s);
 void op_unexport(struct session *s);
+void op_promote(struct session *s);
 void op_start(struct session *s, enum pair_action_type type, uint64_t id);
 
 /* session-state.c */

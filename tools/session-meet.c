@@ -167,11 +167,18 @@ static void two_primaries(struct session *s)
 		.region_size = config->volume[0].region_size,
 	};
 	char text[sizeof(s->why_apart)];
+	struct repl_verdict verdict;
 
 	identity_explain_two(&meeting, &s->meet.ours[0], &s->meet.theirs[0], text,
 			     sizeof(text));
 	explain(s, text);
 	s->not_before = now_ms() + TWO_PRIMARIES_MS;
+	/* It was our secondary, and has failed over: that is all there is to know. */
+	identity_decide(&s->meet.ours[0], &s->meet.theirs[0], &verdict);
+	if (verdict.kinship == KIN_SECONDARY_LEFT) {
+		s->meet.hello.hello.role = PAIR_SECONDARY;
+		s->meet.hello.hello.over = true;
+	}
 	session_feed(s, &s->meet.hello);
 }
 

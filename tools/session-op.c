@@ -14,6 +14,7 @@ enum {
 	OP_EXPORT,
 	OP_CUT,					/* while a hook holds the workload */
 	OP_UNEXPORT,				/* after a failover */
+	OP_PROMOTE,				/* what has failed over and is merged */
 	OP_ADOPT,				/* after a commit: the primary's lineage */
 };
 
@@ -54,6 +55,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
+	struct repl_resource promoted;
 
 	switch (what) {
 	case PAIR_HOLD:
@@ -68,6 +70,9 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 		return resource_release(resource, id, true, error);
 	case OP_EXPORT:
 		return resource_export(resource, error);
+	case OP_PROMOTE:
+		promoted = *resource;
+		return role_promote(&promoted, false, error);
 	case OP_ADOPT:
 		return role_adopt(resource, error);
 	case OP_UNEXPORT:
@@ -366,6 +371,36 @@ void op_unexport(struct session *s)
 	if (!s->unexport || s->resyncing || s->leaving || s->pair.busy)
 		return;
 	s->resyncing = !worker_call(s->worker, OP_UNEXPORT, 0, unexport_ended, s, &error);
+}
+
+static void promote_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	/* Taken up again as the primary. Refused: it merges still. */
+	if (good)
+		s->leaving = true;
+	else if (error->exit != REPL_EXIT_REFUSED)
+		say(s, 3, "%s", error->text);
+	s->switching = !good;
+	if (s->leaving)
+		session_leave(s);
+}
+
+/**
+ * op_promote() - a planned switch: become the primary, when the merge is over
+ * @s: session
+ *
+ * Tried at each event of a device, and by the clock.
+ */
+void op_promote(struct session *s)
+{
+	struct repl_error error;
+
+	if (!s->switching || !s->pair.over || s->resyncing || s->leaving || s->pair.busy)
+		return;
+	s->resyncing = !worker_call(s->worker, OP_PROMOTE, 0, promote_ended, s, &error);
 }
 
 /* The kernel knows now what the peer lacks, whatever its last reboot has cost. */

@@ -296,6 +296,15 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		if (s->leaving)
 			return;
 		break;
+	case FRAME_SWITCH:
+		if (s->pair.role != PAIR_SECONDARY) {
+			conn_close(conn, "the peer sent a frame that a secondary never sends");
+			return;
+		}
+		say(s, 5, "the primary lets go: taking over");
+		s->switching = true;
+		session_feed_type(s, PAIR_ASK_FAILOVER);
+		return;
 	case FRAME_STATE_DATA:
 		if (s->pair.phase == PAIR_COLLECTING && frame->id == s->pair.id)
 			state_add(s, frame->payload, frame->length);

@@ -266,6 +266,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 		s->resynced = now;
 		op_resync(s);
 		op_export(s);
+		op_promote(s);
 		op_unexport(s);
 	}
 	if (s->pair.role == PAIR_PRIMARY)
@@ -298,6 +299,7 @@ void session_look_now(struct session *s)
 	if (!resource_kernel(&s->resource, &event.kernel, &error)) {
 		session_feed(s, &event);
 		tell_text(s, "changed", NULL, NULL);
+		op_promote(s);
 	} else if (idle(s) && !s->leaving) {
 		say(s, 5, "is not up any more: %s", error.text);
 		session_leave(s);

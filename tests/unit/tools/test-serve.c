@@ -52,7 +52,8 @@ static struct fake {
 	bool up, held, attached, over, stuck;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
-	unsigned int resyncs, unexports, adopted;
+	unsigned int resyncs, unexports, adopted, promotions;
+	bool primary;
 	bool blank;
 	struct repl_side side;
 	char missing[256];		/* what it was to send at the last resync */
@@ -65,6 +66,8 @@ static struct fake *fake_of(const struct repl_resource *resource)
 }
 
 int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error);
+int __wrap_role_promote(struct repl_resource *resource, bool dry_run,
+			struct repl_error *error);
 int __wrap_role_side(const struct repl_resource *resource, unsigned int volume,
 		     struct repl_side *side, struct repl_error *error);
 int __wrap_role_adopt(const struct repl_resource *resource, struct repl_error *error);
@@ -96,6 +99,19 @@ int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool
 
 int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error)
 {
+	if (fake_of(resource)->primary)
+		resource->role = PAIR_PRIMARY;
+	return 0;
+}
+
+/* It merges still when it is asked first. */
+int __wrap_role_promote(struct repl_resource *resource, bool dry_run, struct repl_error *error)
+{
+	struct fake *fake = fake_of(resource);
+
+	if (!fake->promotions++)
+		return error_set(error, REPL_EXIT_REFUSED, "it is merging still");
+	fake->primary = true;
 	return 0;
 }
 
@@ -497,6 +513,7 @@ static void connected(const char *name)
 	run_until(status_has(BETA, name, "\"connection\":\"connected\""));
 }
 
+/* And it is over: who asked is told before the release, with which the journal goes. */
 static void checkpoint(unsigned int host, const char *name)
 {
 	uint64_t was = fakes[!host][name[1] - '0'].checkpoint;
@@ -506,6 +523,7 @@ static void checkpoint(unsigned int host, const char *name)
 		fail_msg("%s", error.text);
 	}
 	assert_true(fakes[!host][name[1] - '0'].checkpoint > was);
+	run_until(status_has(host, name, "\"phase\":\"idle\""));
 }
 
 /*
@@ -777,7 +795,34 @@ static void two_primaries(void **state)
 			run_until(times_in_log(host, words[i]) == 1);
 	run_until(status_has(ALPHA, "r0", "beta has taken over at checkpoint 7"));
 	run_until(status_has(BETA, "r0", "beta has taken over at checkpoint 7"));
-	assert_true(status_has(ALPHA, "r0", "\"connection\":\"disconnected\""));
+	run_until(status_has(ALPHA, "r0", "\"connection\":\"diverged\""));
+	run_until(status_has(BETA, "r0", "\"connection\":\"disconnected\""));
+}
+
+/* A planned switch: the secondary takes over, and is the primary when it has merged. */
+static void switching(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start(ALPHA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "disconnected"));
+	assert_int_equal(ask(ALPHA, "switch", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_PEER);
+	start(BETA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(BETA, "switch", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(ask(ALPHA, "switch", "r0", NULL), -1);
+	assert_string_equal(error.text, "the peer has not got all: a checkpoint comes first");
+	fakes[ALPHA][0].attached = true;
+	checkpoint(ALPHA, "r0");
+	assert_false(fakes[BETA][0].over);
+	assert_int_equal(ask(ALPHA, "switch", "r0", NULL), 0);
+	run_until(fakes[BETA][0].primary);
+	assert_true(fakes[BETA][0].over);
+	run_until(times_in_log(BETA, "r0: primary"));
+	run_until(status_has(ALPHA, "r0", "\"failed_over\":true"));
 }
 
 /* The first child of a daemon; without hooks there is but the worker. */
@@ -1384,7 +1429,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(two_primaries), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
