@@ -246,15 +246,35 @@ static int has_taken_over(struct command *c)
 	return r;
 }
 
+/* How many writes there have been, of all volumes. */
+static int writes_of(struct command *c, uint64_t *writes)
+{
+	char name[128];
+
+	*writes = 0;
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		struct repl_status status;
+		char line[1024];
+
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		if (dm_status(name, line, sizeof(line), c->error) ||
+		    status_parse(line, &status, c->error))
+			return -1;
+		*writes += status.primary.writes;
+	}
+	return 0;
+}
+
 /* The workload has ended. Nothing is lost: the last checkpoint has all, and nobody writes. */
 static int verb_switch(struct command *c)
 {
 	int64_t begin = now_ms(), limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
 	const char *peer = c->config->host[!c->resource.here].name;
 	struct options discard = *c->options, *keep = c->options;
+	uint64_t before, after;
 	int r;
 
-	if (may_switch(c))
+	if (may_switch(c) || writes_of(c, &before))
 		return -1;
 	if (c->options->dry_run) {
 		step(true, "take a checkpoint, and have %s take over", peer);
@@ -268,8 +288,15 @@ static int verb_switch(struct command *c)
 						 peer, c->config->name);
 			usleep(50000);
 		}
-		if (r < 0)
+		/* For tests/replctl/switch: what somebody does just now. */
+		if (getenv("REPLCTL_TEST_SWITCH") && system(getenv("REPLCTL_TEST_SWITCH")))
+			return error_set(c->error, REPL_EXIT_FAILED, "REPLCTL_TEST_SWITCH");
+		if (r < 0 || writes_of(c, &after))
 			return -1;
+		if (after != before)
+			return error_set(c->error, REPL_EXIT_REFUSED,
+					 "somebody has written to this side while %s took over: 'replctl demote --discard-local %s' gives that up, and makes this side the secondary",
+					 peer, c->config->name);
 		if (!c->options->json)
 			step(false, "%s has taken over after %.1f s", peer,
 			     (now_ms() - begin) / 1e3);
@@ -698,7 +725,7 @@ static int is_synced(struct command *c)
 			return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
 		/* What waits may find that there is nobody any more. */
 		all &= status->primary.peer == REPL_PEER_ATTACHED && !status->primary.dirty &&
-		       !status->primary.window_used;
+		       !status->primary.window_used && status->job.state != REPL_JOB_RUNNING;
 	}
 	return all;
 }

@@ -605,6 +605,11 @@ static bool primary_lost(const struct repl_status *status)
 	       (status->job.state == REPL_JOB_IDLE || status->job.state == REPL_JOB_DONE);
 }
 
+static bool push_runs(const struct repl_status *status)
+{
+	return status->job.type == REPL_JOB_PUSH && status->job.state == REPL_JOB_RUNNING;
+}
+
 /* As long as the push has not ended badly, and nobody has stopped it, it goes on. */
 static bool primary_coming(const struct repl_status *status)
 {
@@ -626,8 +631,9 @@ static int primary_kernel(const struct repl_resource *resource, unsigned int i,
 	if (dm_info(name, &info, error) || status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	kernel->held |= info.suspended || status.primary.cut != REPL_CUT_NONE;
+	/* (A push that runs has still to write what it counts as done, and allows no cut.) */
 	kernel->attached &= status.primary.peer == REPL_PEER_ATTACHED &&
-			    !status.primary.dirty;
+			    !status.primary.dirty && !push_runs(&status);
 	remembers = status.primary.peer == REPL_PEER_NONE && primary_remembers(name, &status);
 	kernel->never &= status.primary.peer == REPL_PEER_NONE && !remembers;
 	kernel->lost |= primary_lost(&status) || remembers;

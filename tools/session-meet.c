@@ -25,7 +25,7 @@
 #include "session-i.h"
 #include "units.h"
 
-#define TWO_PRIMARIES_MS 10000	/* until they try again */
+#define TWO_PRIMARIES_MS 3000	/* until they try again */
 #define RANGES_MAX 1000000	/* of one volume; nobody has more, and /run is memory */
 
 /**

@@ -256,6 +256,14 @@ static void tick_checkpoint(struct session *s, uint64_t now)
 	}
 }
 
+/* One that has failed is not all: the secondary has none yet. */
+static void tick_first(struct session *s)
+{
+	if (s->pair.role == PAIR_PRIMARY && s->pair.blank && s->pair.running &&
+	    s->pair.connected && !s->pair.degraded && idle(s) && !s->leaving)
+		session_feed_type(s, PAIR_TRIGGER);
+}
+
 static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct session *s = arg;
@@ -268,6 +276,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 		op_export(s);
 		op_promote(s);
 		op_unexport(s);
+		tick_first(s);
 	}
 	if (s->pair.role == PAIR_PRIMARY)
 		tick_checkpoint(s, now);

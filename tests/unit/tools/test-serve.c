@@ -53,7 +53,7 @@ static struct fake {
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs, unexports, adopted, promotions;
-	bool primary;
+	bool primary, bad_prepare;
 	bool blank;
 	struct repl_side side;
 	char missing[256];		/* what it was to send at the last resync */
@@ -249,6 +249,10 @@ int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool
 int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
 			    struct repl_error *error)
 {
+	if (fake_of(resource)->bad_prepare) {
+		fake_of(resource)->bad_prepare = false;
+		return error_set(error, REPL_EXIT_FAILED, "no prepare");
+	}
 	fake_of(resource)->prepared = id;
 	if (fake_of(resource)->blank)
 		fake_of(resource)->checkpoint = id - 1;
@@ -728,12 +732,14 @@ static void returning(void **state)
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
 
 	memset(fakes[BETA][0].side.lineage, 'a', LINEAGE_SIZE);
+	fakes[BETA][0].bad_prepare = true;	/* it is tried again */
 	kill(daemons[BETA], SIGKILL);
 	ended(BETA);
 	start(BETA, NULL, 0);
 	/* 9 was the primary's last, so 10 is what its disk has, and 11 a checkpoint. */
 	run_until(fakes[BETA][0].checkpoint == 11);
 	assert_int_equal(times_in_log(ALPHA, "the old primary returns"), 1);
+	assert_true(times_in_log(BETA, "no prepare"));
 	assert_int_equal(fakes[ALPHA][0].resyncs, 1);
 	assert_string_equal(fakes[ALPHA][0].missing, "1200, the last: 19184 8\n");
 	assert_int_equal(fakes[BETA][0].adopted, 1);
