@@ -74,6 +74,7 @@ static void types(void **state)
 	assert_int_equal(FRAME_RELEASED, 16);
 	assert_int_equal(FRAME_WANT, 17);
 	assert_int_equal(FRAME_DIRTY_END, 21);
+	assert_int_equal(FRAME_SWITCH, 22);
 	for (type = 1; type < FRAME_NR_TYPES; type++) {
 		assert_string_not_equal(frame_name(type), "?");
 		assert_int_equal(frame_max(type), type == FRAME_STATE_DATA ? 65536 : 4096);
@@ -241,7 +242,7 @@ static void bad_type_zero(void **state)
 static void bad_type_new(void **state)
 {
 	feed_changed(field(type), FRAME_NR_TYPES, 2);
-	expect_error("the peer sent a frame of type 22, which we do not know");
+	expect_error("the peer sent a frame of type 23, which we do not know");
 }
 
 static void bad_flags(void **state)
