@@ -207,107 +207,6 @@ static int verb_demote(struct command *c)
 	return change_role(c, true);
 }
 
-static int64_t now_ms(void);
-static void keep_line(struct json_object *line, void *context);
-
-static int may_switch(struct command *c)
-{
-	char name[128];
-
-	if (resource_role(&c->resource) != PAIR_PRIMARY)
-		return error_set(c->error, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
-	for (unsigned int i = 0; i < c->config->volumes; i++) {
-		const struct repl_volume_on *on = &c->config->volume[i].on[c->resource.here];
-		struct repl_dm_info info;
-
-		resource_device(&c->resource, i, false, name, sizeof(name));
-		if (!on->hidden || !on->active)
-			return error_set(c->error, REPL_EXIT_CONFIG,
-					 "volume %s: a secondary needs hidden and active, and none are configured for this host",
-					 c->config->volume[i].name);
-		if (dm_info(name, &info, c->error))
-			return -1;
-		if (info.open_count)
-			return error_set(c->error, REPL_EXIT_REFUSED,
-					 "%s is in use: end the workload first", name);
-	}
-	return 0;
-}
-
-/* Return: 1: it has; 0: not yet; -1. */
-static int has_taken_over(struct command *c)
-{
-	struct json_object *status = NULL, *over;
-	int r = ask(c, "status", keep_line, &status);
-
-	if (!r && json_object_object_get_ex(status, "failed_over", &over))
-		r = json_object_get_boolean(over);
-	json_object_put(status);
-	return r;
-}
-
-/* How many writes there have been, of all volumes. */
-static int writes_of(struct command *c, uint64_t *writes)
-{
-	char name[128];
-
-	*writes = 0;
-	for (unsigned int i = 0; i < c->config->volumes; i++) {
-		struct repl_status status;
-		char line[1024];
-
-		resource_device(&c->resource, i, false, name, sizeof(name));
-		if (dm_status(name, line, sizeof(line), c->error) ||
-		    status_parse(line, &status, c->error))
-			return -1;
-		*writes += status.primary.writes;
-	}
-	return 0;
-}
-
-/* The workload has ended. Nothing is lost: the last checkpoint has all, and nobody writes. */
-static int verb_switch(struct command *c)
-{
-	int64_t begin = now_ms(), limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
-	const char *peer = c->config->host[!c->resource.here].name;
-	struct options discard = *c->options, *keep = c->options;
-	uint64_t before, after;
-	int r;
-
-	if (may_switch(c) || writes_of(c, &before))
-		return -1;
-	if (c->options->dry_run) {
-		step(true, "take a checkpoint, and have %s take over", peer);
-	} else if (ask(c, "checkpoint", NULL, NULL) || ask(c, "switch", NULL, NULL)) {
-		return -1;
-	} else {
-		while (!(r = has_taken_over(c))) {
-			if (now_ms() - begin > limit)
-				return error_set(c->error, REPL_EXIT_TIMEOUT,
-						 "%s has not taken over in the time given: see 'replctl status %s' there; this side is the primary still",
-						 peer, c->config->name);
-			usleep(50000);
-		}
-		/* For tests/replctl/switch: what somebody does just now. */
-		if (getenv("REPLCTL_TEST_SWITCH") && system(getenv("REPLCTL_TEST_SWITCH")))
-			return error_set(c->error, REPL_EXIT_FAILED, "REPLCTL_TEST_SWITCH");
-		if (r < 0 || writes_of(c, &after))
-			return -1;
-		if (after != before)
-			return error_set(c->error, REPL_EXIT_REFUSED,
-					 "somebody has written to this side while %s took over: 'replctl demote --discard-local %s' gives that up, and makes this side the secondary",
-					 peer, c->config->name);
-		if (!c->options->json)
-			step(false, "%s has taken over after %.1f s", peer,
-			     (now_ms() - begin) / 1e3);
-	}
-	discard.discard = true;
-	c->options = &discard;
-	r = change_role(c, true);
-	c->options = keep;
-	return r;
-}
-
 static int verb_serve(struct command *c)
 {
 	return serve(c->words, c->nr_words, c->error);
@@ -802,6 +701,97 @@ static int verb_sync(struct command *c)
 		ask(c, "synced", NULL, NULL);
 	c->error = keep;
 	return 0;
+}
+
+static int may_switch(struct command *c)
+{
+	char name[128];
+
+	if (resource_role(&c->resource) != PAIR_PRIMARY)
+		return error_set(c->error, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		const struct repl_volume_on *on = &c->config->volume[i].on[c->resource.here];
+		struct repl_dm_info info;
+
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		if (!on->hidden || !on->active)
+			return error_set(c->error, REPL_EXIT_CONFIG,
+					 "volume %s: a secondary needs hidden and active, and none are configured for this host",
+					 c->config->volume[i].name);
+		if (dm_info(name, &info, c->error))
+			return -1;
+		if (info.open_count)
+			return error_set(c->error, REPL_EXIT_REFUSED,
+					 "%s is in use: end the workload first", name);
+	}
+	return 0;
+}
+
+/* Return: 1: it has; 0: not yet; -1. */
+static int has_taken_over(struct command *c)
+{
+	struct json_object *status = NULL, *over;
+	int r = ask(c, "status", keep_line, &status);
+
+	if (!r && json_object_object_get_ex(status, "failed_over", &over))
+		r = json_object_get_boolean(over);
+	json_object_put(status);
+	return r;
+}
+
+/* How many writes there have been, of all volumes. */
+static int writes_of(struct command *c, uint64_t *writes)
+{
+	*writes = 0;
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		if (volume_get(c, i))
+			return -1;
+		*writes += looks[i].status.primary.writes;
+	}
+	return 0;
+}
+
+/* The workload has ended. Nothing is lost: the last checkpoint has all, and nobody writes. */
+static int verb_switch(struct command *c)
+{
+	int64_t begin = now_ms(), limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
+	const char *peer = c->config->host[!c->resource.here].name;
+	struct options discard = *c->options, *keep = c->options;
+	uint64_t before, after;
+	int r;
+
+	if (may_switch(c) || writes_of(c, &before))
+		return -1;
+	if (c->options->dry_run) {
+		step(true, "take a checkpoint, and have %s take over", peer);
+	} else if (ask(c, "checkpoint", NULL, NULL) || ask(c, "switch", NULL, NULL)) {
+		return -1;
+	} else {
+		while (!(r = has_taken_over(c))) {
+			if (now_ms() - begin > limit)
+				return error_set(c->error, REPL_EXIT_TIMEOUT,
+						 "%s has not taken over in the time given: see 'replctl status %s' there; this side is the primary still",
+						 peer, c->config->name);
+			usleep(50000);
+		}
+		/* For tests/replctl/switch: what somebody does just now. */
+		if (getenv("REPLCTL_TEST_SWITCH") && system(getenv("REPLCTL_TEST_SWITCH")))
+			return error_set(c->error, REPL_EXIT_FAILED, "REPLCTL_TEST_SWITCH");
+		if (r < 0 || writes_of(c, &after))
+			return -1;
+		if (after != before)
+			return error_set(c->error, REPL_EXIT_REFUSED,
+					 "somebody has written to this side while %s took over: 'replctl demote --discard-local %s' gives that up, and makes this side the secondary",
+					 peer, c->config->name);
+		if (!c->options->json)
+			step(false, "%s has taken over after %.1f s", peer,
+			     (now_ms() - begin) / 1e3);
+	}
+	discard.discard = true;
+	c->options = &discard;
+	r = change_role(c, true);
+	c->options = keep;
+	return r;
 }
 
 /*

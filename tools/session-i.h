@@ -73,6 +73,7 @@ struct session {
 		bool fetching;		/* primary: not all is here */
 		FILE *file;		/* what has come of them */
 		unsigned int ranges;	/* in it */
+		uint64_t sectors;	/* of that volume */
 		sd_event_source *give;	/* secondary */
 		uint64_t from;		/* sector */
 	} meet;

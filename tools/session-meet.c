@@ -214,6 +214,8 @@ static void want_dirty(struct session *s, unsigned int volume)
 
 	s->meet.volume = volume;
 	s->meet.ranges = 0;
+	s->meet.sectors = blockdev_sectors(s->config->volume[volume].on[s->resource.here].disk,
+					   NULL);
 	meet_file(s, volume, "missing.new", path, sizeof(path));
 	s->meet.file = fopen(path, "we");
 	if (!s->meet.file) {
@@ -258,14 +260,13 @@ static void meet_primary(struct session *s)
 {
 	struct pair_hello *hello = &s->meet.hello.hello;
 	char text[sizeof(s->why_apart)];
-	bool may = meet_decide(s, text, sizeof(text));
 
 	if (!s->meet.blank || hello->over) {
 		s->why_apart[0] = 0;
 		session_feed(s, &s->meet.hello);
 		return;
 	}
-	if (!may) {
+	if (!meet_decide(s, text, sizeof(text))) {
 		explain(s, text);
 		session_feed(s, &s->meet.hello);
 		return;
@@ -351,7 +352,6 @@ static void fetched(struct session *s)
 static void meet_dirty(struct session *s, const struct repl_frame *frame)
 {
 	static struct repl_range ranges[FRAME_RANGES_MAX];
-	const struct repl_volume *volume;
 	struct repl_error error;
 	int nr;
 
@@ -363,9 +363,7 @@ static void meet_dirty(struct session *s, const struct repl_frame *frame)
 		fetched(s);
 		return;
 	}
-	volume = &s->config->volume[s->meet.volume];
-	nr = ranges_decode(frame, blockdev_sectors(volume->on[s->resource.here].disk, NULL),
-			   ranges, &error);
+	nr = ranges_decode(frame, s->meet.sectors, ranges, &error);
 	if (nr < 0) {
 		conn_close(s->conn, error.text);
 		return;
