@@ -62,15 +62,6 @@ static int run(char *const argv[], struct repl_error *error)
 	return error_set(error, REPL_EXIT_FAILED, "%s: %s", argv[0], line ? line + 1 : out);
 }
 
-static void file_of(const struct repl_resource *resource, unsigned int volume,
-		    const char *suffix, char *path, size_t size)
-{
-	char name[80];
-
-	snprintf(name, sizeof(name), "%s.%s", resource->config->volume[volume].name, suffix);
-	resource_runtime(resource, name, path, size);
-}
-
 static long number_in(const char *path)
 {
 	char text[32] = "";
@@ -89,7 +80,7 @@ static int server_of(const struct repl_resource *resource, unsigned int volume)
 	long pid;
 	int pidfd, fd;
 
-	file_of(resource, volume, "pid", path, sizeof(path));
+	resource_volume_file(resource, volume, "pid", path, sizeof(path));
 	pid = number_in(path);
 	if (pid <= 1)
 		return -1;
@@ -145,7 +136,7 @@ int dataleg_export(const struct repl_resource *resource, unsigned int volume,
 		close(server);
 		return 0;
 	}
-	file_of(resource, volume, "pid", pidfile, sizeof(pidfile));
+	resource_volume_file(resource, volume, "pid", pidfile, sizeof(pidfile));
 	unlink(pidfile);
 	resource_device(resource, volume, true, device, sizeof(device));
 	snprintf(port, sizeof(port), "%u", config->volume[volume].port);
@@ -170,7 +161,7 @@ int dataleg_unexport(const struct repl_resource *resource, unsigned int volume, 
 			      "nbdkit does not end: its disk does not answer");
 	close(server);
 	if (wait && !r) {
-		file_of(resource, volume, "pid", path, sizeof(path));
+		resource_volume_file(resource, volume, "pid", path, sizeof(path));
 		unlink(path);
 	}
 	return r;
@@ -223,7 +214,7 @@ int dataleg_import(const struct repl_resource *resource, unsigned int volume,
 					 external);
 		return 0;
 	}
-	file_of(resource, volume, "nbd", record, sizeof(record));
+	resource_volume_file(resource, volume, "nbd", record, sizeof(record));
 	nr = number_in(record);
 	if (nr >= 0 && nbd_connected(nr)) {
 		snprintf(path, size, "/dev/nbd%ld", nr);
@@ -259,7 +250,7 @@ int dataleg_disconnect(const struct repl_resource *resource, unsigned int volume
 	char *argv[] = { "nbd-client", "-d", path, NULL };
 	long nr;
 
-	file_of(resource, volume, "nbd", record, sizeof(record));
+	resource_volume_file(resource, volume, "nbd", record, sizeof(record));
 	nr = number_in(record);
 	if (nr >= 0 && nbd_connected(nr)) {
 		snprintf(path, sizeof(path), "/dev/nbd%ld", nr);

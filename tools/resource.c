@@ -56,6 +56,15 @@ void resource_runtime(const struct repl_resource *resource, const char *file,
 	snprintf(path, size, "%s/%s", folder, file);
 }
 
+void resource_volume_file(const struct repl_resource *resource, unsigned int volume,
+			  const char *suffix, char *path, size_t size)
+{
+	char name[80];
+
+	snprintf(name, sizeof(name), "%s.%s", resource->config->volume[volume].name, suffix);
+	resource_runtime(resource, name, path, size);
+}
+
 int resource_lock(const struct repl_resource *resource, int *fd, struct repl_error *error)
 {
 	char path[256];
@@ -417,15 +426,14 @@ struct resync {
 static int mark_missing(const struct repl_resource *resource, unsigned int i,
 			const char *name, struct repl_error *error)
 {
-	char path[256], file[32], message[32 + MARKS * 48];
+	char path[256], message[32 + MARKS * 48];
 	unsigned long long sector, sectors;
 	unsigned int nr = 0;
 	size_t used = 0;
 	FILE *f;
 	int r = 0;
 
-	snprintf(file, sizeof(file), "missing-%u", i);
-	resource_runtime(resource, file, path, sizeof(path));
+	resource_volume_file(resource, i, "missing", path, sizeof(path));
 	f = fopen(path, "re");
 	if (!f)
 		return errno == ENOENT ? 0 : error_set(error, REPL_EXIT_FAILED, "%s: %s", path,

@@ -60,6 +60,17 @@ void resource_runtime(const struct repl_resource *resource, const char *file,
 		      char *path, size_t size);
 
 /**
+ * resource_volume_file() - path of a file of ours about a volume, in the same folder
+ * @resource: resource
+ * @volume: index
+ * @suffix: which
+ * @path: out
+ * @size: bytes at @path
+ */
+void resource_volume_file(const struct repl_resource *resource, unsigned int volume,
+			  const char *suffix, char *path, size_t size);
+
+/**
  * resource_run_path() - path of a file of the daemon's below /run/dm-repl
  * @file: its name
  * @path: out; $REPLCTL_RUN_DIR overrides the folder

@@ -103,11 +103,10 @@ int role_side(const struct repl_resource *resource, unsigned int volume,
 int role_lineage(const struct repl_resource *resource, unsigned int volume, char *text,
 		 size_t size, struct repl_error *error)
 {
-	char path[256], file[32];
+	char path[256];
 	FILE *f;
 
-	snprintf(file, sizeof(file), "lineage-%u", volume);
-	resource_runtime(resource, file, path, sizeof(path));
+	resource_volume_file(resource, volume, "lineage", path, sizeof(path));
 	f = fopen(path, "re");
 	if (!f || !fgets(text, size, f))
 		text[0] = 0;

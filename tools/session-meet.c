@@ -40,15 +40,6 @@ void meet_reset(struct session *s)
 	memset(&s->meet, 0, sizeof(s->meet));
 }
 
-static void meet_file(const struct session *s, unsigned int volume, const char *what,
-		      char *path, size_t size)
-{
-	char file[32];
-
-	snprintf(file, sizeof(file), "%s-%u", what, volume);
-	resource_runtime(&s->resource, file, path, size);
-}
-
 /* What both have said is out: ours, once. */
 static void tell_identities(struct session *s)
 {
@@ -193,7 +184,7 @@ static void keep_lineages(struct session *s)
 		const uint8_t *l = s->meet.theirs[i].lineage;
 		char text[37];
 
-		meet_file(s, i, "lineage", path, sizeof(path));
+		resource_volume_file(&s->resource, i, "lineage", path, sizeof(path));
 		if (!memcmp(l, (uint8_t[LINEAGE_SIZE]){ 0 }, LINEAGE_SIZE)) {
 			unlink(path);
 			continue;
@@ -216,7 +207,7 @@ static void want_dirty(struct session *s, unsigned int volume)
 	s->meet.ranges = 0;
 	s->meet.sectors = blockdev_sectors(s->config->volume[volume].on[s->resource.here].disk,
 					   NULL);
-	meet_file(s, volume, "missing.new", path, sizeof(path));
+	resource_volume_file(&s->resource, volume, "missing.new", path, sizeof(path));
 	s->meet.file = fopen(path, "we");
 	if (!s->meet.file) {
 		say(s, 3, "%s: %s", path, strerror(errno));
@@ -334,8 +325,8 @@ static void fetched(struct session *s)
 
 	good &= !fclose(s->meet.file);
 	s->meet.file = NULL;
-	meet_file(s, s->meet.volume, "missing", path, sizeof(path));
-	meet_file(s, s->meet.volume, "missing.new", temp, sizeof(temp));
+	resource_volume_file(&s->resource, s->meet.volume, "missing", path, sizeof(path));
+	resource_volume_file(&s->resource, s->meet.volume, "missing.new", temp, sizeof(temp));
 	if (!good || rename(temp, path)) {
 		say(s, 3, "%s: %s", path, strerror(errno));
 		conn_close(s->conn, "there is no room for what the peer has changed");

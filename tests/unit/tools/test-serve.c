@@ -234,7 +234,7 @@ int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool
 	unsigned int nr = 0;
 	FILE *f;
 
-	resource_runtime(resource, "missing-0", path, sizeof(path));
+	resource_volume_file(resource, 0, "missing", path, sizeof(path));
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f))
 		nr++;
