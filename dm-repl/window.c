@@ -613,6 +613,7 @@ static void window_retry_work(struct work_struct *work)
 static void entry_done(struct repl_window *w, struct repl_entry *e, bool good)
 {
 	w->in_flight--;
+	w->written++;
 	w->sectors_in_flight -= e->op == REQ_OP_WRITE ? entry_sectors(e) : 0;
 	if (e->state != ENTRY_LOST) {
 		if (likely(good))
@@ -853,15 +854,18 @@ static unsigned int window_send_run(struct repl_window *w,
 static void window_flush_endio(struct bio *bio)
 {
 	struct repl_window *w = container_of(bio, struct repl_window, flush);
+	blk_status_t status = bio->bi_status;
 	unsigned long flags;
 
 	rcu_read_lock();
-	if (unlikely(bio->bi_status))
+	if (unlikely(status))
 		repl_window_fail(w, REPL_PEER_FLUSH,
-				 blk_status_to_errno(bio->bi_status), 0);
+				 blk_status_to_errno(status), 0);
 	bio_uninit(bio);
 	spin_lock_irqsave(&w->lock, flags);
 	w->flush_done = w->flush_started;
+	if (likely(!status))
+		w->flushed = w->flushing;
 	w->flush_sent = 0;
 	w->in_flight--;
 	window_poke(w);
@@ -875,11 +879,16 @@ static void window_send_flush(struct repl_window *w)
 	struct block_device *peer = NULL;
 
 	spin_lock_irq(&w->lock);
-	if (window_cut_passed(w))
-		w->cut_flush = ++w->flush_wanted;
+	if (window_cut_passed(w)) {
+		/* If nothing was written since the last one, that one counts. */
+		w->cut_flush = w->written == w->flushed ? w->flush_done :
+							  ++w->flush_wanted;
+		window_wake(w);
+	}
 	if (w->flush_wanted != w->flush_started && !w->flush_sent &&
 	    window_sends(w)) {
 		w->flush_started = w->flush_wanted;
+		w->flushing = w->written;
 		w->flush_sent = now();
 		w->in_flight++;
 		peer = w->peer;
@@ -1083,6 +1092,7 @@ void repl_window_attach(struct repl_window *w, struct block_device *peer)
 {
 	spin_lock_irq(&w->lock);
 	w->peer = peer;
+	w->written++;		/* by others, perhaps */
 	w->failed = false;
 	w->by_itself = false;
 	spin_unlock_irq(&w->lock);
@@ -1194,6 +1204,7 @@ void repl_window_unclaim(struct repl_window *w, struct repl_claim *claim)
 	range_remove(w, &claim->range);
 	list_del(&claim->list);
 	w->nr_claims--;
+	w->written++;
 	window_wake(w);
 	spin_unlock_irqrestore(&w->lock, flags);
 	rcu_read_unlock();

@@ -163,6 +163,12 @@ struct repl_window {
 	struct bio flush;
 	unsigned long flush_sent;	/* jiffies, 0: not in flight */
 	u64 flush_wanted, flush_started, flush_done;
+	/*
+	 * What has been written to this peer, in no unit: grows with each entry and
+	 * claim, and for what was there before. Of it, what the flush in flight makes
+	 * durable, and what the last good one has.
+	 */
+	u64 written, flushing, flushed;
 
 	wait_queue_head_t wait;		/* something has left, or will not */
 };

@@ -399,6 +399,23 @@ static void cut_flushes(void)
 	leg_heal(PEER);
 	attach_and_push();
 	same("after the push");
+
+	/* Flushes fail: so it is seen whether there is one. */
+	ok_errno(dm_message(NAME, "cut 3"), 0, "cut, behind the push");
+	ok_errno(dm_message(NAME, "drain 3"), 0, "drain");
+	ok_errno(dm_message(NAME, "release 3"), 0, "release");
+	leg_fail(PEER, SECTORS - 8, 8, LEG_WRITES);
+	ok_errno(dm_message(NAME, "cut 4"), 0, "cut, with nothing written since the last flush");
+	ok_errno(dm_message(NAME, "drain 4"), 0, "it sends none");
+	ok_errno(dm_message(NAME, "release 4"), 0, "release");
+	put_regions(8, 1);
+	ok_errno(dm_message(NAME, "cut 5"), 0, "cut, with something written");
+	ok_errno(dm_message(NAME, "drain 5"), EIO, "it does");
+	ok_primary_latched(NAME, "peer-flush", EIO, ANY_SECTOR);
+	ok_errno(dm_message(NAME, "abort 5"), 0, "abort");
+	leg_heal(PEER);
+	attach_and_push();
+	same("after the second push");
 	unmake();
 }
 
