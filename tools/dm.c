@@ -547,7 +547,7 @@ int dm_syncfs(const char *name, struct repl_error *error)
 
 	if (dm_info(name, &info, error))
 		return -1;
-	if (!info.exists || !mounted_at(info.major, info.minor, path, sizeof(path)))
+	if (!info.open_count || !mounted_at(info.major, info.minor, path, sizeof(path)))
 		return 0;
 	unescape(path);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);

@@ -31,6 +31,7 @@
 #define RETRY_MS 1000		/* until a resource that cannot be served is tried again */
 #define LOCK_MS 100		/* the same, if only its lock is missing */
 #define RELEASED_MS 3000	/* until one that was released is taken again */
+#define DM_EVENTS_MS 100	/* all events of devices in so long a time are one */
 
 struct seat {
 	struct daemon *daemon;
@@ -566,6 +567,8 @@ static int begin_loop(struct daemon *d, struct repl_error *error)
 	/* Each checkpoint has some of these events: what waits for it comes first. */
 	if (r >= 0 && d->dm_source)
 		r = sd_event_source_set_priority(d->dm_source, SD_EVENT_PRIORITY_IDLE);
+	if (r >= 0 && d->dm_source)
+		r = sd_event_source_set_ratelimit(d->dm_source, DM_EVENTS_MS * 1000, 1);
 	if (r < 0)
 		return error_set(error, REPL_EXIT_FAILED, "event loop: %s", strerror(-r));
 	d->ports = ports_new(d->event, find_session, d);
