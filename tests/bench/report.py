@@ -364,13 +364,13 @@ def pair_rows(res):
                 format(dirty, ","), ", 1 MiB of state by hooks" if state else "")
             add("(checkpoint, %s)" % name, middle("pair_checkpoint", "seconds", **of))
             add("(workload held, %s)" % name, middle("pair_checkpoint", "pause", **of))
-    for state in (0, 1 << 20):
-        count, seconds = (middle("pair_rate", key, state=state)
+    for state, writes, words in ((0, 0, ""), (0, 50, ", 100 writes a second meanwhile"),
+                                 (1 << 20, 0, ", 1 MiB of state")):
+        count, seconds = (middle("pair_rate", key, state=state, writes=writes)
                           for key in ("count", "seconds"))
-        if count is not None or not state:
-            add("checkpoints one after the other%s" % (
-                ", 1 MiB of state" if state else ""), ratio(count, seconds), "a second",
-                None if state else 40, at_most=False)
+        if count is not None or not words:
+            add("checkpoints one after the other" + words, ratio(count, seconds), "a second",
+                None if words else 40, at_most=False)
     add("(power cut to connection given up, dead_after = 2s)",
         middle("pair_takeover", "silence"))
     add("(power cut to primary given up, dead_after = 2s)",
