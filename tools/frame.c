@@ -397,7 +397,7 @@ int reply_decode(const struct repl_frame *frame, struct repl_reply *reply,
 {
 	uint32_t code;
 
-	if (frame->type != FRAME_FAILED && check_type(frame, FRAME_REPLY, error) < 0)
+	if (check_type(frame, FRAME_FAILED, error) < 0)
 		return -1;
 	if (frame->length < FRAME_REPLY_MIN || frame->length > FRAME_REPLY_MAX)
 		return error_set(error, REPL_EXIT_FAILED,
@@ -411,20 +411,20 @@ int reply_decode(const struct repl_frame *frame, struct repl_reply *reply,
 	return 0;
 }
 
-size_t state_size_encode(uint64_t size, void *buf)
+size_t request_encode(uint64_t wish, void *buf)
 {
-	size = htole64(size);
-	memcpy(buf, &size, sizeof(size));
-	return sizeof(size);
+	wish = htole64(wish);
+	memcpy(buf, &wish, sizeof(wish));
+	return sizeof(wish);
 }
 
-int state_size_decode(const struct repl_frame *frame, uint64_t *size, struct repl_error *error)
+int request_decode(const struct repl_frame *frame, uint64_t *wish, struct repl_error *error)
 {
 	uint64_t wire = 0;
 
-	if (get(frame, FRAME_STATE_SIZE, &wire, sizeof(wire), error) < 0)
+	if (get(frame, FRAME_REQUEST, &wire, sizeof(wire), error) < 0)
 		return -1;
-	*size = le64toh(wire);
+	*wish = le64toh(wire);
 	return 0;
 }
 

@@ -50,10 +50,10 @@ enum repl_frame_type {
 	FRAME_PING,
 	FRAME_PONG,
 	FRAME_READY,
-	FRAME_REQUEST,
-	FRAME_REPLY,		/* struct repl_reply */
+	FRAME_REQUEST,		/* a uint64_t: the newest WANT that it answers, by its id */
+	FRAME_REPLY,		/* reserved */
 	FRAME_STATE_SEND,
-	FRAME_STATE_SIZE,	/* a uint64_t: bytes that will come, as far as is known */
+	FRAME_STATE_SIZE,	/* reserved */
 	FRAME_STATE_DATA,	/* bytes of the state */
 	FRAME_STATE_END,	/* struct repl_state_end */
 	FRAME_STATE_RECEIVED,
@@ -62,12 +62,12 @@ enum repl_frame_type {
 	FRAME_PAUSED,		/* reserved for notices */
 	FRAME_BYE,
 	FRAME_RELEASED,
-	FRAME_WANT,		/* since protocol 2 */
-	FRAME_IDENTITY,		/* struct repl_side; id: the volume; since protocol 4 */
+	FRAME_WANT,		/* id: of the wish */
+	FRAME_IDENTITY,		/* struct repl_side; id: the volume */
 	FRAME_DIRTY_WANT,	/* what have you changed? id: the volume */
 	FRAME_DIRTY,		/* struct repl_range each; id: the volume */
 	FRAME_DIRTY_END,	/* that was all; id: the volume */
-	FRAME_SWITCH,		/* take over; since protocol 4 */
+	FRAME_SWITCH,		/* take over */
 	FRAME_NR_TYPES,		/* one more than the last */
 };
 
@@ -104,7 +104,7 @@ struct repl_hello {
 	uint64_t checkpoint;	/* id of the newest that is committed */
 	uint64_t prepared;	/* id; 0: none */
 	uint64_t pending;	/* id asked for, without an answer yet; 0: none */
-	uint8_t boot[FRAME_BOOT_SIZE];	/* of the host, random; before protocol 3 of the daemon */
+	uint8_t boot[FRAME_BOOT_SIZE];	/* of the host, random */
 	char resource[FRAME_NAME_MAX + 1];
 	char host[FRAME_NAME_MAX + 1];
 };
@@ -126,9 +126,9 @@ struct repl_range {
 
 /* Bytes of each payload on the wire. */
 #define FRAME_HELLO_SIZE	150
+#define FRAME_REQUEST_SIZE	8
 #define FRAME_REPLY_MIN		4
 #define FRAME_REPLY_MAX		(FRAME_REPLY_MIN + FRAME_TEXT_MAX)
-#define FRAME_STATE_SIZE_SIZE	8
 #define FRAME_STATE_END_SIZE	12
 #define FRAME_IDENTITY_SIZE	72
 #define FRAME_RANGE_SIZE	16
@@ -267,8 +267,8 @@ int hello_decode(const struct repl_frame *frame, struct repl_hello *hello,
 size_t reply_encode(uint32_t code, const char *text, void *buf);
 
 /**
- * reply_decode() - payload of REPLY and FAILED
- * @frame: of type FRAME_REPLY or FRAME_FAILED
+ * reply_decode() - payload of FAILED
+ * @frame: of type FRAME_FAILED
  * @reply: the result; the text can be shown on a terminal: what is not UTF-8,
  *	or controls the terminal or the direction of writing, has become '?'
  * @error: set on failure: REPL_EXIT_FAILED
@@ -279,23 +279,23 @@ int reply_decode(const struct repl_frame *frame, struct repl_reply *reply,
 		 struct repl_error *error);
 
 /**
- * state_size_encode() - payload of STATE_SIZE
- * @size: bytes
- * @buf: FRAME_STATE_SIZE_SIZE bytes
+ * request_encode() - payload of REQUEST
+ * @wish: the newest WANT that has been heard, by its id; 0: none
+ * @buf: FRAME_REQUEST_SIZE bytes
  *
- * Return: FRAME_STATE_SIZE_SIZE.
+ * Return: FRAME_REQUEST_SIZE.
  */
-size_t state_size_encode(uint64_t size, void *buf);
+size_t request_encode(uint64_t wish, void *buf);
 
 /**
- * state_size_decode() - payload of STATE_SIZE
- * @frame: of type FRAME_STATE_SIZE
- * @size: the result: what the peer says; to be compared, never to be allocated
+ * request_decode() - payload of REQUEST
+ * @frame: of type FRAME_REQUEST
+ * @wish: the result
  * @error: set on failure: REPL_EXIT_FAILED
  *
  * Return: 0, or -1.
  */
-int state_size_decode(const struct repl_frame *frame, uint64_t *size, struct repl_error *error);
+int request_decode(const struct repl_frame *frame, uint64_t *wish, struct repl_error *error);
 
 /**
  * state_end_encode() - payload of STATE_END

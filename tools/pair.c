@@ -7,7 +7,6 @@
 
 static const char * const phase_names[PAIR_NR_PHASES] = {
 	[PAIR_IDLE]		= "idle",
-	[PAIR_REQUESTED]	= "requested",
 	[PAIR_HOLDING]		= "holding",
 	[PAIR_FLUSHING]		= "flushing",
 	[PAIR_SAVING]		= "saving",
@@ -15,7 +14,7 @@ static const char * const phase_names[PAIR_NR_PHASES] = {
 	[PAIR_RECEIVED]		= "received",
 	[PAIR_DETACHING]	= "detaching",
 	[PAIR_RELEASING]	= "releasing",
-	[PAIR_REPLIED]		= "replied",
+	[PAIR_REQUESTED]	= "requested",
 	[PAIR_COLLECTING]	= "collecting",
 	[PAIR_LOADING]		= "loading",
 	[PAIR_COMMITTING]	= "committing",
@@ -92,7 +91,9 @@ static void forget_peer(struct pair *pair, bool opened)
 	pair->connected = false;
 	pair->peer_ready = false;
 	pair->peer_wants = false;
-	pair->want_sent = false;
+	if (pair->role == PAIR_PRIMARY)
+		pair->wish = 0;
+	pair->told = 0;
 }
 
 static void close_peer(struct pair *pair, struct pair_actions *actions,
@@ -143,7 +144,7 @@ static void primary_refuse(struct pair *pair, struct pair_actions *actions,
 static void primary_next(struct pair *pair, struct pair_actions *actions)
 {
 	greet(pair, actions);
-	if (!pair->wanted || pair->phase != PAIR_IDLE || pair->busy)
+	if ((!pair->wanted && !pair->peer_wants) || pair->phase != PAIR_IDLE || pair->busy)
 		return;
 	if (pair->diverged) {
 		primary_refuse(pair, actions, "the peer has failed over");
@@ -175,8 +176,9 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	pair->failed = false;
 	/* Of one that begins the disk itself is one, too. */
 	pair->id = pair->last + (pair->blank ? 2 : 1);
-	pair->phase = PAIR_REQUESTED;
+	pair->phase = PAIR_HOLDING;
 	send(pair, actions, FRAME_REQUEST, NULL);
+	begin(pair, actions, PAIR_HOLD);
 }
 
 static void primary_release(struct pair *pair, struct pair_actions *actions)
@@ -194,9 +196,6 @@ static void primary_fail(struct pair *pair, struct pair_actions *actions,
 		result(pair, actions, false, why);
 	}
 	switch (pair->phase) {
-	case PAIR_REQUESTED:
-		pair->phase = PAIR_IDLE;
-		break;
 	case PAIR_SAVING:
 		if (busy(pair, PAIR_SAVE)) {
 			act(actions, PAIR_CANCEL, pair->id);
@@ -293,13 +292,7 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 		break;
 	case FRAME_WANT:
 		pair->peer_wants = true;
-		pair->wanted = true;
-		break;
-	case FRAME_REPLY:
-		if (pair->phase != PAIR_REQUESTED || !ours)
-			break;
-		pair->phase = PAIR_HOLDING;
-		begin(pair, actions, PAIR_HOLD);
+		pair->wish = event->id;
 		break;
 	case FRAME_STATE_RECEIVED:
 		if (pair->phase == PAIR_SENT && ours)
@@ -383,9 +376,6 @@ static void primary_timeout(struct pair *pair, struct pair_actions *actions)
 		close_peer(pair, actions, "no answer to the checkpoint");
 		primary_alone(pair, actions);
 		break;
-	case PAIR_REQUESTED:
-		send(pair, actions, FRAME_FAILED, "too late");
-		/* fall through */
 	case PAIR_HOLDING:
 	case PAIR_FLUSHING:
 	case PAIR_SAVING:
@@ -453,22 +443,17 @@ static void primary_event(struct pair *pair, const struct pair_event *event,
  * ---- The secondary ----
  */
 
-/* A checkpoint that is wanted here: the next REQUEST brings it. */
+/* A checkpoint that is wanted here: a REQUEST brings it. */
 static void secondary_want(struct pair *pair, struct pair_actions *actions)
 {
-	const char *why = pair->over ? "this side has failed over" :
-			  pair->connected && !pair->takes_want ?
-			  "the primary's version cannot be asked for a checkpoint" : NULL;
-
-	if (!pair->wanted)
+	if (pair->answered == pair->wish)
 		return;
-	if (why) {
-		pair->wanted = false;
-		act(actions, PAIR_RESULT, 0)->why = why;
-	} else if (pair->connected && !pair->want_sent) {
-		pair->want_sent = true;
-		pair->id = 0;
-		send(pair, actions, FRAME_WANT, NULL);
+	if (pair->over) {
+		pair->answered = pair->wish;
+		act(actions, PAIR_RESULT, 0)->why = "this side has failed over";
+	} else if (pair->connected && pair->told != pair->wish) {
+		pair->told = pair->wish;
+		act(actions, PAIR_SEND, pair->wish)->frame = FRAME_WANT;
 	}
 }
 
@@ -483,7 +468,7 @@ static void secondary_next(struct pair *pair, struct pair_actions *actions)
 	}
 	greet(pair, actions);
 	if (pair->connected && !pair->peer_ready && !pair->over &&
-	    (pair->running || (pair->blank && pair->takes_blank))) {
+	    (pair->running || pair->blank)) {
 		/* peer_ready: it has been told */
 		pair->peer_ready = true;
 		pair->id = 0;
@@ -535,13 +520,6 @@ static void secondary_received(struct pair *pair, struct pair_actions *actions)
 	begin(pair, actions, PAIR_LOAD);
 }
 
-static void secondary_hello(struct pair *pair, const struct pair_hello *hello)
-{
-	pair->connected = !pair->over;
-	pair->takes_want = hello->takes_want;
-	pair->takes_blank = hello->takes_blank;
-}
-
 static void secondary_frame(struct pair *pair, const struct pair_event *event,
 			    struct pair_actions *actions)
 {
@@ -558,13 +536,12 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 			pair->peer_ready = false;
 			break;
 		}
-		pair->phase = PAIR_REPLIED;
-		pair->wanted = false;
-		pair->want_sent = false;
-		send(pair, actions, FRAME_REPLY, NULL);
+		pair->phase = PAIR_REQUESTED;
+		if (event->wish > pair->answered && event->wish <= pair->wish)
+			pair->answered = event->wish;
 		break;
 	case FRAME_STATE_SEND:
-		if (pair->phase != PAIR_REPLIED || !ours)
+		if (pair->phase != PAIR_REQUESTED || !ours)
 			break;
 		pair->phase = PAIR_COLLECTING;
 		begin(pair, actions, PAIR_PREPARE);
@@ -580,11 +557,10 @@ static void secondary_frame(struct pair *pair, const struct pair_event *event,
 		}
 		break;
 	case FRAME_FAILED:
-		if (!event->id && pair->wanted) {
-			pair->wanted = false;
-			pair->want_sent = false;
+		if (!event->id && pair->answered != pair->wish) {
+			pair->answered = pair->wish;
 			act(actions, PAIR_RESULT, 0);
-		} else if ((pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING) &&
+		} else if ((pair->phase == PAIR_REQUESTED || pair->phase == PAIR_COLLECTING) &&
 			   ours) {
 			secondary_fail(pair, actions);
 		}
@@ -695,12 +671,12 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 		secondary_moved(pair, &event->kernel, actions);
 		break;
 	case PAIR_CLOSED:
-		if (pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING)
+		if (pair->phase == PAIR_REQUESTED || pair->phase == PAIR_COLLECTING)
 			secondary_fail(pair, actions);
 		break;
 	case PAIR_FRAME:
 		if (event->frame == FRAME_HELLO)
-			secondary_hello(pair, &event->hello);
+			pair->connected = !pair->over;
 		else
 			secondary_frame(pair, event, actions);
 		break;
@@ -708,12 +684,12 @@ static void secondary_event(struct pair *pair, const struct pair_event *event,
 		secondary_done(pair, event, actions);
 		break;
 	case PAIR_TRIGGER:
-		pair->wanted = true;
+		pair->wish++;
 		break;
 	case PAIR_ASK_FAILOVER:
 		pair->fail_over = !pair->over;
 		/* One that loads is waited for; others make way. */
-		if (pair->phase == PAIR_REPLIED || pair->phase == PAIR_COLLECTING)
+		if (pair->phase == PAIR_REQUESTED || pair->phase == PAIR_COLLECTING)
 			secondary_fail(pair, actions);
 		break;
 	default:

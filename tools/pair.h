@@ -14,8 +14,7 @@
  *	primary				secondary
  *	-------				---------
  *	            <- READY		idle
- *	REQUEST id  ->
- *	            <- REPLY id
+ *	REQUEST id  ->			takes it, or says no (FAILED)
  *	hold the workload
  *	flush the data leg
  *	STATE_SEND id ->		prepare all volumes (the cut)
@@ -26,9 +25,13 @@
  *	            <- STATE_LOADED id	committed: the acknowledgement
  *	release the workload
  *
+ * The primary does not wait for a yes to REQUEST: a secondary that was READY has no reason
+ * to say no, and if it does, it ignores what follows.
+ *
  * The secondary can ask for one (WANT): the primary takes it for a trigger of its own,
- * or says no (FAILED, with no id). The next REQUEST is the answer that it hears, for
- * the workload is not held before REPLY: what comes then is newer than the wish.
+ * or says no (FAILED, with no id). The workload is held as soon as REQUEST is out, so
+ * one that crosses WANT may be of before the wish. Each wish has a number, therefore,
+ * and REQUEST has the newest that the primary had heard.
  *
  * Between STATE_END and STATE_RECEIVED the secondary may or may not have made the cut.
  * If the peer is lost then, what the workload writes once it is released must not
@@ -62,15 +65,14 @@ enum pair_role { PAIR_NO_ROLE, PAIR_PRIMARY, PAIR_SECONDARY };
 /* Where a checkpoint is. The first group is the primary's. */
 enum pair_phase {
 	PAIR_IDLE,
-	PAIR_REQUESTED,		/* REQUEST is out */
-	PAIR_HOLDING,		/* the workload is being held */
+	PAIR_HOLDING,		/* REQUEST is out, and the workload is being held */
 	PAIR_FLUSHING,		/* its writes go to the peer's disk */
 	PAIR_SAVING,		/* STATE_SEND is out, the state follows */
 	PAIR_SENT,		/* all of it is out */
 	PAIR_RECEIVED,		/* the peer has the cut and the state */
 	PAIR_DETACHING,		/* the peer was lost at the wrong moment */
 	PAIR_RELEASING,
-	PAIR_REPLIED,		/* secondary: waits for STATE_SEND */
+	PAIR_REQUESTED,		/* secondary: REQUEST has come */
 	PAIR_COLLECTING,	/* prepares, and collects the state */
 	PAIR_LOADING,
 	PAIR_COMMITTING,
@@ -108,7 +110,7 @@ enum pair_event_type {
 };
 
 enum pair_action_type {
-	PAIR_SEND,		/* frame, id; HELLO: with what the kernel says now */
+	PAIR_SEND,		/* frame, id; REQUEST: pair.wish; HELLO: what the kernel says now */
 	PAIR_HOLD,		/* async: stop the workload */
 	PAIR_FLUSH,		/* async: forwarded writes to the peer's disk */
 	PAIR_SAVE,		/* async: save hook; its output as STATE_DATA; then STATE_END */
@@ -131,9 +133,7 @@ struct pair_hello {
 	enum pair_role role;
 	bool running;
 	bool over;		/* it has failed over */
-	bool takes_want;	/* it knows WANT */
 	bool blank;		/* no checkpoint of this life, and may have one: its first */
-	bool takes_blank;	/* primary: it knows when that may be */
 	bool rebooted;		/* its host has been, since it last had all of our writes */
 	uint64_t checkpoint;	/* blank: the newest that either side knows */
 };
@@ -143,7 +143,8 @@ struct pair_event {
 	enum pair_action_type done;
 	bool good;
 	enum repl_frame_type frame;
-	uint64_t id;
+	uint64_t id;		/* WANT: of the wish */
+	uint64_t wish;		/* REQUEST: the newest that it answers */
 	struct pair_hello hello;
 	struct pair_kernel kernel;
 	uint64_t journal;	/* PAIR_START: see below; 0: none */
@@ -171,14 +172,11 @@ struct pair {
 	bool opened;		/* a connection is there */
 	bool greeted;		/* our HELLO is out on it */
 	bool running;		/* all volumes of the secondary can take a checkpoint */
-	bool blank;		/* ... the first of this life, with a primary that knows of it */
+	bool blank;		/* ... the first of this life */
 	bool stale;		/* primary: the peer has lost what it had acknowledged */
 	bool peer_ready;	/* primary: READY has come; secondary: is out */
-	bool peer_wants;	/* primary: the peer waits for that trigger too */
-	bool takes_want;	/* secondary: the peer knows WANT */
-	bool takes_blank;	/* secondary: the peer decides whether there is a first one */
-	bool want_sent;		/* secondary: WANT is out */
-	bool wanted;		/* a trigger waits for its turn; secondary: for a REQUEST */
+	bool peer_wants;	/* primary: WANT has come, and waits for its turn */
+	bool wanted;		/* primary: a trigger waits for its turn */
 	bool fail_over;		/* asked for, when the load has ended */
 	bool over;		/* this side has failed over */
 	bool diverged;		/* the peer has: nothing is sent to it any more */
@@ -191,6 +189,9 @@ struct pair {
 	bool failed;		/* this checkpoint has failed; on its way out */
 	uint64_t id;		/* of the checkpoint under way */
 	uint64_t last;		/* primary: last one acknowledged; secondary: committed */
+	uint64_t wish;		/* secondary: the newest one; primary: that it has heard */
+	uint64_t told;		/* secondary: the newest that the peer has been told */
+	uint64_t answered;	/* secondary: the newest that a REQUEST or a no has answered */
 	uint32_t busy;		/* async actions under way, bits of action_type */
 };
 

@@ -97,11 +97,9 @@ static void wait_for(struct session *s, struct repl_client *client, unsigned int
 		return;
 	}
 	s->waiter[s->nr_waiters].client = client;
-	/*
-	 * One that is under way has made its cut, or may have. On the secondary: one to
-	 * which it has said yes.
-	 */
-	s->waiter[s->nr_waiters].from = what == WAIT_CHECKPOINT ? s->begun + 1 : 0;
+	/* One that is under way has made its cut, or may have. */
+	s->waiter[s->nr_waiters].from = what != WAIT_CHECKPOINT ? 0 :
+		s->pair.role == PAIR_PRIMARY ? s->begun + 1 : s->pair.wish + 1;
 	s->waiter[s->nr_waiters++].what = what;
 }
 
@@ -231,9 +229,8 @@ static void ask_switch(struct session *s, struct repl_client *client)
 
 	if (pair->role != PAIR_PRIMARY) {
 		control_end(client, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
-	} else if (!pair->connected || !s->meet.heard) {
-		control_end(client, REPL_EXIT_PEER, pair->connected ?
-			    "the peer's version knows no switch" : "the peer is not connected");
+	} else if (!pair->connected) {
+		control_end(client, REPL_EXIT_PEER, "the peer is not connected");
 	} else if (pair->degraded || pair->stale || !pair->running ||
 		   pair->phase != PAIR_IDLE || pair->busy) {
 		control_end(client, REPL_EXIT_REFUSED,

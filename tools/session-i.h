@@ -109,7 +109,7 @@ struct session {
 	bool unheard;			/* in the middle of a checkpoint, which has no ear for it */
 	uint64_t next;			/* ms: next periodic checkpoint */
 	bool paused;
-	uint64_t begun;			/* how many checkpoints have: REQUEST, REPLY */
+	uint64_t begun;			/* primary: how many checkpoints have */
 	uint64_t began;			/* us: the one under way */
 	bool late;			/* it has been told so */
 	uint64_t last_duration, last_pause;	/* us */
@@ -163,8 +163,7 @@ int peer_keys(const struct repl_config *config, unsigned char keys[2][KEY_SIZE],
 /* session-meet.c */
 void meet_reset(struct session *s);
 void meet_greeted(struct session *s);
-void meet_hello(struct session *s, const struct pair_event *event, bool blank,
-		bool identities);
+void meet_hello(struct session *s, const struct pair_event *event, bool blank);
 void meet_synced(struct session *s);
 bool meet_frame(struct session *s, const struct repl_frame *frame);
 void meet_writable(struct session *s);

@@ -74,17 +74,11 @@ void meet_greeted(struct session *s)
 /**
  * meet_hello() - the peer's HELLO has come
  * @s: session
- * @event: for pair.c; now, or when the peer's IDENTITYs are here
+ * @event: for pair.c, when the peer's IDENTITYs are here
  * @blank: the secondary is in stage none
- * @identities: the peer sends them
  */
-void meet_hello(struct session *s, const struct pair_event *event, bool blank,
-		bool identities)
+void meet_hello(struct session *s, const struct pair_event *event, bool blank)
 {
-	if (!identities) {
-		session_feed(s, event);
-		return;
-	}
 	s->meet.heard = true;
 	s->meet.blank = blank;
 	s->meet.hello = *event;
@@ -239,8 +233,8 @@ static void begins(struct session *s)
  */
 void meet_synced(struct session *s)
 {
-	if (s->pair.role != PAIR_PRIMARY || !s->pair.connected || !s->meet.heard ||
-	    !s->meet.blank || s->pair.running)
+	if (s->pair.role != PAIR_PRIMARY || !s->pair.connected || !s->meet.blank ||
+	    s->pair.running)
 		return;
 	begins(s);
 	s->meet.hello.hello.rebooted = false;
@@ -279,7 +273,6 @@ static void meet_secondary(struct session *s)
 	struct repl_error error;
 
 	keep_lineages(s);
-	s->meet.hello.hello.takes_blank = true;
 	if (!resource_kernel(&s->resource, &kernel, &error) && kernel.blank &&
 	    !meet_decide(s, text, sizeof(text)))
 		explain(s, text);

@@ -5,9 +5,7 @@
 
 #include "session-i.h"
 
-#define PROTOCOL 4	/* what we speak: Documentation/protocol.rst, HELLO */
-#define PROTOCOL_WANT 2	/* since when there is WANT */
-#define PROTOCOL_IDENTITY 4	/* since when IDENTITYs follow */
+#define PROTOCOL 5	/* what we speak: Documentation/protocol.rst, HELLO */
 
 /*
  * ---- Keys ----
@@ -90,7 +88,7 @@ void send_hello(struct session *s)
 {
 	unsigned char payload[FRAME_HELLO_SIZE];
 	struct repl_hello hello = {
-		.protocol_min = 1, .protocol_max = PROTOCOL,
+		.protocol_min = PROTOCOL, .protocol_max = PROTOCOL,
 		.role = s->pair.role == PAIR_PRIMARY ? HELLO_PRIMARY : HELLO_SECONDARY,
 		.nr_volumes = s->config->volumes,
 	};
@@ -199,8 +197,10 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 		conn_close(s->conn, error.text);
 		return;
 	}
-	if (hello.protocol_min > PROTOCOL) {
-		peer_refuse(s, "the peer speaks a newer protocol only");
+	if (hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL) {
+		peer_refuse(s, hello.protocol_max < PROTOCOL ?
+			    "the peer speaks an older protocol only: it needs this version of replctl" :
+			    "the peer speaks a newer protocol only: this host needs its version of replctl");
 		return;
 	}
 	if (strcmp(hello.resource, s->config->name)) {
@@ -218,7 +218,6 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 	event.hello.over = hello.stage == HELLO_STAGE_FAILOVER ||
 			   hello.stage == HELLO_STAGE_FAILOVER_FAILED;
 	event.hello.checkpoint = hello.checkpoint;
-	event.hello.takes_want = hello.protocol_max >= PROTOCOL_WANT;
 	memcpy(s->peer_boot, hello.boot, sizeof(s->peer_boot));
 	event.hello.rebooted = s->pair.role == PAIR_PRIMARY && peer_rebooted(s);
 	if (event.hello.rebooted && !s->pair.rebooted)
@@ -232,8 +231,7 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 	s->why_lost[0] = 0;
 	s->had_peer = true;
 	s->policy_ran = false;
-	meet_hello(s, &event, hello.stage == HELLO_STAGE_NONE,
-		   hello.protocol_max >= PROTOCOL_IDENTITY);
+	meet_hello(s, &event, hello.stage == HELLO_STAGE_NONE);
 }
 
 static void peer_failed(struct session *s, const struct repl_frame *frame,
@@ -283,6 +281,7 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		send_frame(s, FRAME_PONG, 0, NULL, 0);
 		return;
 	case FRAME_PONG:
+	case FRAME_REPLY:
 	case FRAME_STATE_SIZE:
 	case FRAME_PAUSED:
 	case FRAME_RELEASED:
@@ -291,6 +290,12 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		s->policy_ran = true;	/* it is not lost: somebody has ended it */
 		conn_close(conn, "the peer's daemon was ended");
 		return;
+	case FRAME_REQUEST:
+		if (request_decode(frame, &event.wish, &error)) {
+			conn_close(conn, error.text);
+			return;
+		}
+		break;
 	case FRAME_WANT:
 		session_look_now(s);
 		if (s->leaving)

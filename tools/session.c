@@ -86,7 +86,8 @@ static void act_result(struct session *s, const struct pair_action *action)
 		say(s, 4, "checkpoint %llu failed: %s", (unsigned long long)action->id,
 		    s->last_error);
 	}
-	answer(s, WAIT_CHECKPOINT, action->id ? s->begun : UINT64_MAX,
+	answer(s, WAIT_CHECKPOINT, !action->id ? UINT64_MAX :
+	       s->pair.role == PAIR_PRIMARY ? s->begun : s->pair.answered,
 	       action->good ? REPL_EXIT_OK : !action->id ? REPL_EXIT_REFUSED :
 	       REPL_EXIT_FAILED, action->good ? NULL : s->last_error, event);
 	tell(s, event);
@@ -100,12 +101,6 @@ static void act_send(struct session *s, const struct pair_action *action)
 	case FRAME_HELLO:
 		send_hello(s);
 		break;
-	case FRAME_REPLY:
-		s->begun++;
-		s->last_error[0] = 0;
-		send_frame(s, FRAME_REPLY, action->id, payload,
-			   reply_encode(0, NULL, payload));
-		break;
 	case FRAME_FAILED:
 		send_frame(s, FRAME_FAILED, action->id, payload,
 			   reply_encode(1, s->last_error[0] ? s->last_error : action->why,
@@ -116,7 +111,9 @@ static void act_send(struct session *s, const struct pair_action *action)
 		s->late = false;
 		s->began = now_us();
 		s->last_error[0] = 0;
-		/* fall through */
+		send_frame(s, FRAME_REQUEST, action->id, payload,
+			   request_encode(s->pair.wish, payload));
+		break;
 	default:
 		send_frame(s, action->frame, action->id, NULL, 0);
 	}
@@ -182,6 +179,8 @@ void session_feed(struct session *s, const struct pair_event *event)
 	pair_event(&s->pair, event, &actions);
 	if (s->pair.phase != before)
 		test_kill(s->pair.phase, "");
+	if (s->pair.phase == PAIR_REQUESTED && before != PAIR_REQUESTED)
+		s->last_error[0] = 0;
 	if (s->pair.phase == PAIR_COLLECTING && before != PAIR_COLLECTING)
 		state_begin(s);
 	for (unsigned int i = 0; i < actions.nr; i++)

@@ -61,7 +61,7 @@ static void check_reply(const struct repl_frame *frame)
 {
 	struct repl_reply reply, second;
 	unsigned char again[FRAME_REPLY_MAX];
-	struct repl_frame copy = { FRAME_REPLY, 0, 0, again };
+	struct repl_frame copy = { FRAME_FAILED, 0, 0, again };
 	const char *p;
 
 	if (reply_decode(frame, &reply, NULL) < 0)
@@ -80,14 +80,14 @@ static void check_frame(const struct repl_frame *frame)
 	struct repl_range ranges[FRAME_RANGES_MAX];
 	struct repl_side identity;
 	struct repl_state_end end;
-	uint64_t bytes;
+	uint64_t wish;
 	int nr;
 
 	assert(frame_max(frame->type) && frame->length <= frame_max(frame->type));
 	check_hello(frame);
 	check_reply(frame);
-	if (!state_size_decode(frame, &bytes, NULL))
-		assert(frame->length == FRAME_STATE_SIZE_SIZE);
+	if (!request_decode(frame, &wish, NULL))
+		assert(frame->length == FRAME_REQUEST_SIZE);
 	if (!state_end_decode(frame, &end, NULL))
 		assert(frame->length == FRAME_STATE_END_SIZE);
 	if (!identity_decode(frame, &identity, NULL))

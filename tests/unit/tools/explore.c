@@ -25,12 +25,14 @@
 #define VOLUMES 2
 #define QUEUE 5
 #define IDS 6
+#define WISHES 4		/* triggers at most, and one more */
 
 struct wire {
 	uint8_t frame;
 	uint8_t id;
 	uint8_t good;
-	uint8_t over, running, checkpoint, boot;	/* of HELLO; all know WANT */
+	uint8_t over, running, checkpoint, boot;	/* of HELLO */
+	uint8_t wish;		/* of REQUEST */
 };
 
 struct link {
@@ -66,6 +68,7 @@ struct state {
 	uint8_t state_for;	/* id whose state is complete here */
 	uint8_t told_good[IDS];	/* results that the primary gave */
 	uint8_t told_never[IDS];
+	uint8_t wish_at[WISHES];	/* writes when the secondary's daemon was asked for one */
 	uint8_t triggers, faults, asked;
 };
 
@@ -182,9 +185,11 @@ static void check_quiet(const struct state *s)
 	     "the peer lacks something, and nobody knows");
 	rule(!s->p_up || !s->s_up || !s->p.connected || s->over || s->p.stale || !s->p.degraded,
 	     "the peer lacks something, and nobody sends it");
-	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->s.wanted,
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected ||
+	     s->s.answered == s->s.wish,
 	     "the secondary's wish for a checkpoint is never answered");
-	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected || !s->p.wanted,
+	rule(!s->p_up || !s->s_up || !s->p.connected || !s->s.connected ||
+	     (!s->p.wanted && !s->p.peer_wants),
 	     "a trigger is forgotten");
 }
 
@@ -247,8 +252,10 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 		rule(actions->nr < PAIR_MAX_ACTIONS, "an event has too many actions");
 		switch (a->type) {
 		case PAIR_SEND:
-			if (a->frame == FRAME_REQUEST)
+			if (a->frame == FRAME_REQUEST) {
 				s->told_never[a->id % IDS] = 0;
+				w.wish = s->p.wish;
+			}
 			if (s->link_up && a->frame == FRAME_HELLO)
 				hello(s, primary);
 			else if (s->link_up)
@@ -272,6 +279,9 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 				rule(a->id, "something is good that nobody can name");
 				s->told_good[a->id % IDS] = 1;
 			}
+			if (!primary && a->good)
+				rule(s->v[0].content >= s->wish_at[s->s.answered % WISHES],
+				     "what was there before the wish is not in its checkpoint");
 			break;
 		case PAIR_DROP_STATE:
 			s->state_for = 0;
@@ -490,7 +500,7 @@ static bool deliver(const struct state *now, bool primary)
 	    rule(w.frame == FRAME_HELLO || (primary ? s->p : s->s).connected ||
 		 (primary ? s->p : s->s).diverged, "a frame comes before HELLO");
 	    struct pair_event e = { .type = PAIR_FRAME, .frame = w.frame, .id = w.id,
-				    .good = w.good };
+				    .good = w.good, .wish = w.wish };
 	    memmove(l->q, l->q + 1, sizeof(l->q) - sizeof(l->q[0]));
 	    memset(&l->q[--l->nr], 0, sizeof(l->q[0]));
 	    e.hello.role = primary ? PAIR_SECONDARY : PAIR_PRIMARY;
@@ -498,7 +508,6 @@ static bool deliver(const struct state *now, bool primary)
 	    e.hello.running = w.running;
 	    e.hello.checkpoint = w.checkpoint;
 	    e.hello.rebooted = primary && w.frame == FRAME_HELLO && w.boot != s->known;
-	    e.hello.takes_want = true;
 	    if (!primary && w.frame == FRAME_STATE_END && w.good &&
 		s->s.phase == PAIR_COLLECTING && s->s.id == w.id)
 		    s->state_for = w.id;
@@ -515,6 +524,7 @@ static void restart(struct state *s, bool primary)
 	if (!primary) {
 		s->state_for = 0;
 		s->asked = s->over;	/* who asked has seen it die */
+		memset(s->wish_at, 0, sizeof(s->wish_at));
 	}
 	pair_init(primary ? &s->p : &s->s, primary ? PAIR_PRIMARY : PAIR_SECONDARY);
 	kernel_of(s, primary, &e.kernel);
@@ -595,6 +605,7 @@ static bool faults(const struct state *now)
 		    feed(s, true, &e););
 	if (now->s_up && now->triggers < max_triggers)
 		TRY("the secondary wants one", s->triggers++;
+		    s->wish_at[(s->s.wish + 1) % WISHES] = s->writes;
 		    struct pair_event e = { .type = PAIR_TRIGGER }; feed(s, false, &e););
 	if (now->p_up && now->p.phase != PAIR_IDLE)
 		TRY("timeout", struct pair_event e = { .type = PAIR_TIMEOUT };

@@ -106,6 +106,8 @@ static void layout(void **state)
 	memcpy(&crc, wire + 28, 4);
 	assert_int_equal(le32toh(crc), crc32c(0, wire, 28));
 	assert_memory_equal(wire + 32, wire + 100, 12);
+	assert_int_equal(request_encode(0x0102030405060708, wire), FRAME_REQUEST_SIZE);
+	assert_memory_equal(wire, "\x08\x07\x06\x05\x04\x03\x02\x01", 8);
 }
 
 static void encode_refuses(void **state)
@@ -297,7 +299,7 @@ static void bad_payload_crc(void **state)
 /* Each bit of a frame counts: nothing changed is ever accepted. */
 static void each_bit(void **state)
 {
-	struct repl_frame frame = { FRAME_REPLY, 77, 9, "\0\0\0\0hello" };
+	struct repl_frame frame = { FRAME_FAILED, 77, 9, "\0\0\0\0hello" };
 	size_t bit, len = frame_encode(wire, sizeof(wire), &frame);
 
 	for (bit = 0; bit < len * 8; bit++) {
@@ -443,8 +445,8 @@ static void exact_lengths(void **state)
 		frame.type = FRAME_HELLO;
 		assert_int_equal(hello_decode(&frame, &hello, NULL),
 				 frame.length == FRAME_HELLO_SIZE ? 0 : -1);
-		frame.type = FRAME_STATE_SIZE;
-		assert_int_equal(state_size_decode(&frame, &size, NULL),
+		frame.type = FRAME_REQUEST;
+		assert_int_equal(request_decode(&frame, &size, NULL),
 				 frame.length == 8 ? 0 : -1);
 		frame.type = FRAME_STATE_END;
 		assert_int_equal(state_end_decode(&frame, &end, NULL),
@@ -462,21 +464,21 @@ static void exact_lengths(void **state)
 	assert_int_equal(hello_decode(&frame, &hello, &error), -1);
 	assert_string_equal(error.text, "the peer sent a PING where a HELLO belongs");
 	frame.length = 8;
-	assert_int_equal(state_size_decode(&frame, &size, &error), -1);
+	assert_int_equal(request_decode(&frame, &size, &error), -1);
 	assert_int_equal(reply_decode(&frame, &reply, &error), -1);
-	assert_string_equal(error.text, "the peer sent a PING where a REPLY belongs");
+	assert_string_equal(error.text, "the peer sent a PING where a FAILED belongs");
 	frame.length = 12;
 	assert_int_equal(state_end_decode(&frame, &end, &error), -1);
 }
 
 static void numbers_round(void **state)
 {
-	struct repl_frame frame = { FRAME_STATE_SIZE, 0, 8, wire };
+	struct repl_frame frame = { FRAME_REQUEST, 0, 8, wire };
 	struct repl_state_end end = { 1ull << 40, 7 };
 	uint64_t size;
 
-	assert_int_equal(state_size_encode(~0ull - 1, wire), 8);
-	assert_int_equal(state_size_decode(&frame, &size, &error), 0);
+	assert_int_equal(request_encode(~0ull - 1, wire), 8);
+	assert_int_equal(request_decode(&frame, &size, &error), 0);
 	assert_true(size == ~0ull - 1);
 	frame.type = FRAME_STATE_END;
 	frame.length = state_end_encode(&end, wire);
@@ -540,7 +542,7 @@ static void ranges_round(void **state)
 
 static void text(const char *from, size_t len, const char *to)
 {
-	struct repl_frame frame = { FRAME_REPLY, 0, 4 + len, NULL };
+	struct repl_frame frame = { FRAME_FAILED, 0, 4 + len, NULL };
 	struct repl_reply reply;
 	/* On the heap: what is read past the end is seen. */
 	unsigned char *payload = malloc(4 + len);
@@ -576,7 +578,7 @@ static void reply_text(void **state)
 
 static void reply_round(void **state)
 {
-	struct repl_frame frame = { FRAME_REPLY, 0, 0, wire };
+	struct repl_frame frame = { FRAME_FAILED, 0, 0, wire };
 	struct repl_reply reply;
 	char longer[600];
 

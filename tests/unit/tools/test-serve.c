@@ -963,7 +963,7 @@ static void liar_opened(struct repl_conn *conn, void *context)
 	unsigned char payload[FRAME_HELLO_SIZE];
 	struct repl_frame frame = { FRAME_HELLO, 0, sizeof(payload), payload };
 	struct repl_hello hello = {
-		.protocol_min = 1, .protocol_max = 2, .role = HELLO_PRIMARY, .nr_volumes = 1,
+		.protocol_min = 5, .protocol_max = 5, .role = HELLO_PRIMARY, .nr_volumes = 1,
 	};
 
 	snprintf(hello.resource, sizeof(hello.resource), "%s", (const char *)context);
