@@ -13,6 +13,7 @@
 
 #define WINDOW_BIOS	64U		/* in flight to the peer */
 #define WINDOW_BATCH	64U		/* entries that are sorted together */
+#define WINDOW_GATHER	4U		/* pages for which the sender is woken */
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
@@ -95,7 +96,21 @@ static void window_wake(struct repl_window *w)
 
 static void window_poke(struct repl_window *w)
 {
-	queue_work(w->send_wq, &w->send_work);
+	mod_delayed_work(w->send_wq, &w->send_work, 0);
+}
+
+/*
+ * There is something to be sent, and nobody waits for that: until the next tick it may
+ * get neighbours, and the sender is woken once for all of them. More than a few at a time
+ * keep the CPU from the workload for longer than waking the sender does.
+ */
+static void window_gather(struct repl_window *w, u32 pages)
+{
+	w->gathered += pages;
+	if (w->is_cut || w->gathered >= WINDOW_GATHER)
+		window_poke(w);
+	else
+		queue_delayed_work(w->send_wq, &w->send_work, 1);
 }
 
 /*
@@ -185,7 +200,7 @@ static void entry_sendable(struct repl_window *w, struct repl_entry *e)
 	e->state = ENTRY_READY;
 	list_move_tail(&e->list, behind ? &w->behind : &w->ready);
 	if (!behind)
-		window_poke(w);
+		window_gather(w, e->nr_pages);
 }
 
 /* Those that waited for it count down. */
@@ -671,7 +686,7 @@ static void window_bio_done(struct window_bio *b, blk_status_t status)
 	}
 	list_add(&b->list, &w->free_bios);
 	w->nr_bios++;
-	if (!list_empty(&w->ready) || w->flush_wanted != w->flush_started ||
+	if (w->held_up || w->flush_wanted != w->flush_started ||
 	    window_cut_passed(w))
 		window_poke(w);
 	window_wake(w);
@@ -769,6 +784,8 @@ static unsigned int window_take(struct repl_window *w,
 			w->sectors_in_flight += entry_sectors(e);
 		w->batch[nr++] = e;
 	}
+	w->held_up = !list_empty(&w->ready);
+	w->gathered = 0;
 	*peer = w->peer;
 	spin_unlock_irq(&w->lock);
 	if (nr)
@@ -905,8 +922,8 @@ static void window_send_flush(struct repl_window *w)
 
 static void window_send_work(struct work_struct *work)
 {
-	struct repl_window *w = container_of(work, struct repl_window,
-					     send_work);
+	struct repl_window *w = container_of(to_delayed_work(work),
+					     struct repl_window, send_work);
 	struct block_device *peer;
 	unsigned int nr, i;
 	struct blk_plug plug;
@@ -1430,7 +1447,7 @@ void repl_window_settle(struct repl_window *w)
 	window_lose(w, !repl_window_has_peer(w));
 	wait_event(w->wait, repl_window_is_idle(w));
 	cancel_delayed_work_sync(&w->timeout_work);
-	flush_work(&w->send_work);
+	flush_delayed_work(&w->send_work);
 	flush_work(&w->zero_work);
 	flush_work(&w->lose_work);
 }
@@ -1556,7 +1573,7 @@ static void window_init_lists(struct repl_window *w)
 	bio_list_init(&w->parked);
 	bio_list_init(&w->retry);
 	INIT_WORK(&w->retry_work, window_retry_work);
-	INIT_WORK(&w->send_work, window_send_work);
+	INIT_DELAYED_WORK(&w->send_work, window_send_work);
 	INIT_WORK(&w->zero_work, window_zero_work);
 	INIT_WORK(&w->lose_work, window_lose_work);
 	INIT_DELAYED_WORK(&w->timeout_work, window_timeout_work);
@@ -1600,6 +1617,7 @@ void repl_window_exit(struct repl_window *w)
 		/* Who ended the last I/O may still be in here. */
 		synchronize_rcu();
 		cancel_delayed_work_sync(&w->timeout_work);
+		cancel_delayed_work_sync(&w->send_work);
 	}
 	if (w->send_wq)
 		destroy_workqueue(w->send_wq);

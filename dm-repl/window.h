@@ -133,6 +133,8 @@ struct repl_window {
 	struct list_head claims;
 	unsigned int in_flight;		/* entries and a flush */
 	u64 sectors_in_flight;
+	u32 gathered;			/* pages that wait a moment for others */
+	bool held_up;			/* what is ready waits for the end of something */
 	u64 forwarded;			/* entries that the peer acknowledged */
 
 	u32 nr_pages, nr_free;
@@ -148,7 +150,7 @@ struct repl_window {
 
 	struct workqueue_struct *send_wq;	/* may hang with the peer */
 	struct workqueue_struct *wq;		/* does not */
-	struct work_struct send_work;
+	struct delayed_work send_work;
 	struct work_struct zero_work;
 	struct repl_entry *zeroes;	/* to be written as data */
 	struct work_struct lose_work;
