@@ -186,7 +186,18 @@ def main_plan(short, repl):
         phases.append({"phase": "activation", "metadata_ns": FAST_NS,
                        "shapes": [[16 * 1024, 128], [1024, 8]]})
         phases.append({"phase": "memory", "gib": [1, 1024]})
+        phases += primary_plan(short, repl)["phases"]
     return {"repl": repl, "phases": phases}
+
+
+def primary_plan(short, repl):
+    """What a primary costs: in the boot of main_plan(), or alone."""
+    return {"repl": repl, "phases": [{
+        "phase": "primary", "completion_ns": FAST_NS,
+        "peers_ns": [10000000] if short else [100000, 1000000, 10000000],
+        # What a database does, and as fast as it goes.
+        "cells": [{"depth": 8, "rate": 1000, "mib": 16}, {"depth": 8, "rate": 4000, "mib": 32},
+                  {"depth": 1, "mib": 32}, {"depth": 32, "mib": 128}]}]}
 
 
 def scaling_plan(short, repl):

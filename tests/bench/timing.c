@@ -9,10 +9,11 @@
  *	timing failover VIEW SECTOR	the message; until a write of 4 KiB
  *					at SECTOR has been done as well
  *	timing merge VIEW		the message; until its merge has ended
+ *	timing push PRIMARY		a push of all regions, until it has ended
  *	timing settle VIEW		waits for the end of the merge
  *	timing mark NUMBER		says NUMBER to the profiler
  *
- * DEVICE and VIEW are names of device-mapper devices.
+ * DEVICE, VIEW and PRIMARY are names of device-mapper devices.
  */
 
 #define _GNU_SOURCE
@@ -84,19 +85,30 @@ static uint64_t one_word(const char *name, char *word)
 	return message(name, &word, 1);
 }
 
-/* The stage in a status line, and the number of events until then. */
-static const char *stage(const char *name, uint32_t *event)
+/* A word of a status line, from 1 on, and the number of events until then. */
+static const char *status_word(const char *name, unsigned int nr, uint32_t *event)
 {
-	static char word[32];
 	struct dm_ioctl *io = dm(name);
 	struct dm_target_spec *spec = (void *)(request + io->data_start);
+	char *word;
 
 	if (ioctl(control, DM_TABLE_STATUS, io))
 		err(1, "status of %s", name);
 	*event = io->event_nr;
-	if (sscanf((char *)(spec + 1), "%*s %31s", word) != 1)
-		errx(1, "no stage in the status of %s", name);
+	for (word = strtok((char *)(spec + 1), " "); word && --nr;)
+		word = strtok(NULL, " ");
+	if (!word)
+		errx(1, "the status of %s is too short", name);
 	return word;
+}
+
+static void wait_event(const char *name, uint32_t event)
+{
+	struct dm_ioctl *io = dm(name);
+
+	io->event_nr = event;
+	if (ioctl(control, DM_DEV_WAIT, io) && errno != EINTR)
+		err(1, "waiting for %s", name);
 }
 
 static void settle(const char *name)
@@ -104,13 +116,8 @@ static void settle(const char *name)
 	uint32_t event;
 	const char *where;
 
-	while (!strcmp(where = stage(name, &event), "failover")) {
-		struct dm_ioctl *io = dm(name);
-
-		io->event_nr = event;
-		if (ioctl(control, DM_DEV_WAIT, io) && errno != EINTR)
-			err(1, "waiting for %s", name);
-	}
+	while (!strcmp(where = status_word(name, 2, &event), "failover"))
+		wait_event(name, event);
 	if (strcmp(where, "done"))
 		errx(1, "%s is in stage %s after the merge", name, where);
 }
@@ -180,6 +187,21 @@ static void merge(const char *name)
 	printf("%" PRIu64 "\n", now() - begin);
 }
 
+static void push(const char *name)
+{
+	char *words[] = { (char *)"push", (char *)"full" };
+	uint64_t begin = now();
+	const char *state;
+	uint32_t event;
+
+	message(name, words, 2);
+	while (!strcmp(state = status_word(name, 15, &event), "running"))
+		wait_event(name, event);
+	if (strcmp(state, "done"))
+		errx(1, "the push of %s is %s", name, state);
+	printf("%" PRIu64 "\n", now() - begin);
+}
+
 /* A call of this address is seen by the profiler; nothing else is there. */
 static void mark(unsigned int number)
 {
@@ -221,10 +243,12 @@ int main(int argc, char **argv)
 		failover(argv[2], strtoull(argv[3], NULL, 0));
 	} else if (!strcmp(what, "merge") && argc == 3) {
 		merge(argv[2]);
+	} else if (!strcmp(what, "push") && argc == 3) {
+		push(argv[2]);
 	} else if (!strcmp(what, "settle") && argc == 3) {
 		settle(argv[2]);
 	} else {
-		errx(2, "usage: timing message|dirty|failover|merge|settle|mark ...");
+		errx(2, "usage: timing message|dirty|failover|merge|push|settle|mark ...");
 	}
 	return 0;
 }
