@@ -335,6 +335,20 @@ static int import_live(const struct repl_resource *resource, unsigned int i,
 	       dataleg_import(resource, i, path, size, error) ? -1 : 0;
 }
 
+/*
+ * Is it known what the peer lacks, although none has been attached since the device was
+ * made? By metadata that a checkpoint was recorded in: all that was written since is.
+ */
+static bool primary_remembers(const char *name, const struct repl_status *status)
+{
+	unsigned long long checkpoint = 0;
+	char answer[256];
+
+	return status->primary.has_metadata &&
+	       !dm_message(name, "identity", answer, sizeof(answer), NULL) &&
+	       sscanf(answer, "%*s %*s %*s %*s %llu", &checkpoint) == 1 && checkpoint;
+}
+
 static int primary_up(const struct repl_resource *resource, unsigned int i,
 		      const char *name, void *arg, struct repl_error *error)
 {
@@ -370,10 +384,16 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 			return -1;
 		was = status.primary.peer;
 	}
-	/* Nobody but the operator knows whether the disks hold the same. */
+	/* Nobody but the operator knows whether the disks hold the same, or the metadata. */
 	if (!in_sync && was != REPL_PEER_ATTACHED) {
-		if (!there && primary_make(resource, i, name, sectors, "-", error))
+		if ((!there && primary_make(resource, i, name, sectors, "-", error)) ||
+		    status_of(name, REPL_PRIMARY, &status, error))
 			return -1;
+		if (was == REPL_PEER_NONE && primary_remembers(name, &status)) {
+			step(false, "%s works, and knows what the peer lacks: that is sent when the daemons have met",
+			     name);
+			return 0;
+		}
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s works, but nothing is forwarded: 'replctl sync --full %s', or, when both disks hold the same, 'replctl adjust --in-sync %s'",
 				 name, resource->config->name, resource->config->name);
@@ -397,20 +417,6 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	/* Both hold the same, the operator says: the peer misses nothing. */
 	return dm_message(name, message, NULL, 0, error) ||
 	       dm_message(name, "dirty clear peer", NULL, 0, error) ? -1 : 0;
-}
-
-/*
- * Is it known what the peer lacks, although none has been attached since the device was
- * made? By metadata that a checkpoint was recorded in: all that was written since is.
- */
-static bool primary_remembers(const char *name, const struct repl_status *status)
-{
-	unsigned long long checkpoint = 0;
-	char answer[256];
-
-	return status->primary.has_metadata &&
-	       !dm_message(name, "identity", answer, sizeof(answer), NULL) &&
-	       sscanf(answer, "%*s %*s %*s %*s %llu", &checkpoint) == 1 && checkpoint;
 }
 
 struct resync {
