@@ -7,6 +7,7 @@
  * the targets. A peer that hangs is a leg that is held.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -910,6 +913,92 @@ static void metadata_as_peer(void)
 	need(!dm_remove(NAME), "all is removed");
 }
 
+static unsigned long available(void)
+{
+	unsigned long kib = 0;
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %lu", &kib) == 1)
+			break;
+	need(kib, "/proc/meminfo");
+	fclose(f);
+	return kib;
+}
+
+/* A process that holds all memory but so much. Who must go for want of memory is it. */
+static pid_t hog(unsigned long but_kib)
+{
+	size_t size = (available() - but_kib) * 1024;
+	int ready[2];
+	char byte;
+	pid_t pid;
+
+	need(!pipe(ready), "a pipe");
+	pid = fork();
+	need(pid >= 0, "fork");
+	if (!pid) {
+		FILE *f = fopen("/proc/self/oom_score_adj", "w");
+		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!f || fprintf(f, "1000") < 0 || fclose(f) || p == MAP_FAILED ||
+		    mlock(p, size) || write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	need(read(ready[0], &byte, 1) == 1, "%zu MiB are held", size / MIB);
+	close(ready[0]);
+	return pid;
+}
+
+/*
+ * Pages can only be had by writing others, through a primary whose peer does not answer.
+ */
+static void pressure(void)
+{
+	const unsigned int mib = 256;
+	uint64_t sectors = (uint64_t)mib * MIB / SECTOR;
+	int i, err = 0, status_of_it;
+	pid_t pid;
+
+	section("memory pressure, and a peer that hangs");
+	need(!dm_make("async-zero", sectors, "zero", " "), "a disk that keeps nothing");
+	need(!dm_make("async-far", sectors, "zero", " "), "another one");
+	leg_make(PEER, dm_path("async-far"), sectors);
+	errno = dm_make(NAME, sectors, "repl-primary", "%s %s - %u 2 async peer_timeout=60000",
+			dm_path("async-zero"), dm_path(PEER), REGION);
+	need(!errno, "a primary");
+	leg_hold(PEER);
+	fd = open(dm_path(NAME), O_WRONLY | O_CLOEXEC);
+	need(fd >= 0, "it is open, with a cache");
+	pid = hog(48 * 1024);
+	memset(scratch, 1, MIB);
+	for (i = 0; i < (int)mib && !err; i++)
+		err = write(fd, scratch, MIB) == MIB ? 0 : errno;
+	ok_errno(err, 0, "%u MiB through the page cache, which has %lu of them", mib,
+		 available() / 1024);
+	ok_errno(fsync(fd) ? errno : 0, 0, "and onto the disk");
+	ok(!kill(pid, 0) && waitpid(pid, &status_of_it, WNOHANG) == 0,
+	   "there was no memory all the time");
+	status();
+	ok_str(st.peer, "attached", "the peer is waited for, by nobody");
+	ok_u64(st.forwarded, 0, "it has got nothing");
+	ok(st.window_used <= st.window_size, "what waits for it is bounded");
+	ok(st.dirty > 0, "what has no room there is dirty");
+	kill(pid, SIGKILL);
+	waitpid(pid, &status_of_it, 0);
+	leg_heal(PEER);
+	close(fd);
+	ok_errno(dm_remove(NAME), 0, "the primary can be removed");
+	need(!dm_remove(PEER) && !dm_remove("async-zero") && !dm_remove("async-far"),
+	     "all is removed");
+}
+
 int main(void)
 {
 	at_end(backing_remove_all);
@@ -945,6 +1034,7 @@ int main(void)
 	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
+	pressure();
 	cut_flushes();		/* (the RAM disks have no cache to flush) */
 	return tap_end();
 }
