@@ -13,7 +13,9 @@
 
 #define WINDOW_BIOS	64U		/* in flight to the peer */
 #define WINDOW_BATCH	64U		/* entries that are sorted together */
-#define WINDOW_GATHER	4U		/* pages for which the sender is woken */
+/* Pages for which the sender is woken: with the next write, or at once. */
+#define WINDOW_GATHER	4U
+#define WINDOW_GATHERED	((u32)(SZ_128K >> PAGE_SHIFT))
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
@@ -101,13 +103,14 @@ static void window_poke(struct repl_window *w)
 
 /*
  * There is something to be sent, and nobody waits for that: until the next tick it may
- * get neighbours, and the sender is woken once for all of them. More than a few at a time
- * keep the CPU from the workload for longer than waking the sender does.
+ * get neighbours, and the sender is woken once for all of them. If it is a few pages, by
+ * the next write: while that one's local leg is under way the CPU has nothing else to do,
+ * and at the end of one who wrote would wait for it.
  */
 static void window_gather(struct repl_window *w, u32 pages)
 {
 	w->gathered += pages;
-	if (w->is_cut || w->gathered >= WINDOW_GATHER)
+	if (w->is_cut || w->gathered >= WINDOW_GATHERED)
 		window_poke(w);
 	else
 		queue_delayed_work(w->send_wq, &w->send_work, 1);
@@ -424,6 +427,8 @@ enum repl_verdict repl_window_write(struct repl_window *w, struct bio *bio,
 
 	spin_lock_irqsave(&w->lock, flags);
 	verdict = window_decide(w, bio, entry, again);
+	if (w->gathered >= WINDOW_GATHER)
+		window_poke(w);
 	spin_unlock_irqrestore(&w->lock, flags);
 
 	if (verdict == REPL_STREAM)
