@@ -195,6 +195,7 @@ def primary_plan(short, repl):
     return {"repl": repl, "phases": [{
         "phase": "primary", "completion_ns": FAST_NS,
         "peers_ns": [10000000] if short else [100000, 1000000, 10000000],
+        "hour": 100000 if short else 3600 * 300,
         # What a database does, and as fast as it goes.
         "cells": [{"depth": 8, "rate": 1000, "mib": 16}, {"depth": 8, "rate": 4000, "mib": 32},
                   {"depth": 1, "mib": 32}, {"depth": 32, "mib": 128}]}]}

@@ -377,6 +377,11 @@ def primary_rows(res):
     group = "primary, without a peer, its dirty map on a metadata device"
     compare_to_linear(group, "primary_p_alone", None, 32, "rewrite, 4 KiB random, depth 32",
                       (("iops", "IOPS", 0.95),))
+    for r in res.records:
+        if r["kind"] == "hour" and "error" not in r:
+            rows.append(Row("%s writes, 1 TiB, a peer that does not answer: memory" %
+                            format(r["writes"], ","), 1, r["bytes"] / r["writes"],
+                            at_most=True, unit="bytes a write", group=group))
     rows.append(Row("resync of all regions", 0.8, ratio(res.time("resync_limit"),
                                                         res.time("resync")),
                     unit="x kcopyd", group="primary, resync"))
