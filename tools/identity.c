@@ -208,7 +208,8 @@ static void add_choice(char *text, size_t size, const struct repl_meeting *meeti
 	const char *then = "";
 
 	add(text, size, "\nto keep what %s has: ", keeper);
-	if (!as_it_is || identity_may(verdict, true, false) == DECIDE_REFUSE) {
+	if (!as_it_is ||
+	    (!meeting->running && identity_may(verdict, true, false) == DECIDE_REFUSE)) {
 		add(text, size, "on %s 'replctl demote --discard-local %s'", loser,
 		    meeting->resource);
 		then = ", then ";

@@ -99,6 +99,7 @@ struct repl_meeting {
 	const char *resource;
 	const char *primary_host, *secondary_host;
 	uint64_t region_size;		/* bytes */
+	bool running;			/* the secondary keeps its checkpoint until the next one */
 };
 
 /**

@@ -152,7 +152,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	}
 	if (pair->stale) {
 		primary_refuse(pair, actions,
-			       "the peer has lost its checkpoint: it needs a resync");
+			       "the peer's checkpoint is not the last one: 'replctl sync --full'");
 		return;
 	}
 	if (pair->degraded && !pair->coming) {
@@ -258,6 +258,8 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 		pair->rebooted = true;
 		pair->degraded = true;
 	}
+	if (hello->restored)
+		pair->stale = true;
 	if (hello->blank) {
 		/* What it had taken over is nothing to this life of it. */
 		if (pair->ambiguous)

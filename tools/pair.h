@@ -135,6 +135,7 @@ struct pair_hello {
 	bool over;		/* it has failed over */
 	bool blank;		/* no checkpoint of this life, and may have one: its first */
 	bool rebooted;		/* its host has been, since it last had all of our writes */
+	bool restored;		/* its image, or ours, is an older one than the other knows */
 	uint64_t checkpoint;	/* blank: the newest that either side knows */
 };
 

@@ -46,7 +46,7 @@ static int checkpoint_refused(const struct repl_resource *resource, struct json_
 				 word(status, "disconnected_because"));
 	if (flag(status, "stale"))
 		return error_set(error, REPL_EXIT_REFUSED,
-				 "the peer has lost its checkpoint: it needs a resync");
+				 "the peer's checkpoint is not the last one: 'replctl sync --full'");
 	if (flag(status, "degraded") && !flag(status, "catching_up"))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "the peer has missed writes: it needs a resync");

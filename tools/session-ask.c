@@ -244,6 +244,8 @@ static void ask_switch(struct session *s, struct repl_client *client)
 /* A full resync has ended: what the peer had lost it has again. */
 static void ask_synced(struct session *s, struct repl_client *client)
 {
+	/* Its next checkpoint makes that so. */
+	s->first_wanted |= s->pair.stale;
 	s->pair.stale = false;
 	session_look_now(s);
 	meet_synced(s);

@@ -11,7 +11,8 @@
  *					of it sent over, that comes to the same
  *
  * A secondary in stage running takes checkpoints as ever; with the first it commits it
- * takes over the primary's lineage.
+ * takes over the primary's lineage. But if one side's image is older than the other knows it
+ * to be, the changes between are in nobody's map: no checkpoint before all is sent over.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -124,6 +125,31 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 		identity_explain(&meeting, one, other, &verdict, worst, size);
 	}
 	return may;
+}
+
+/* By what a secondary in stage running says: is it of that history, and of another time? */
+static bool meet_restored(struct session *s, char *text, size_t size)
+{
+	const struct repl_config *config = s->config;
+	struct repl_meeting meeting = {
+		.resource = config->name, .running = true,
+		.primary_host = config->host[s->resource.here].name,
+		.secondary_host = config->host[!s->resource.here].name,
+	};
+
+	for (unsigned int i = 0; i < config->volumes; i++) {
+		const struct repl_side *one = &s->meet.ours[i], *other = &s->meet.theirs[i];
+		struct repl_verdict verdict;
+
+		identity_decide(one, other, &verdict);
+		if ((verdict.kinship != KIN_SAME && verdict.kinship != KIN_PRIMARY_LEFT) ||
+		    verdict.position == POSITION_EQUAL || verdict.position == POSITION_PENDING)
+			continue;
+		meeting.region_size = config->volume[i].region_size;
+		identity_explain(&meeting, one, other, &verdict, text, size);
+		return true;
+	}
+	return false;
 }
 
 /* A line each, once: it is the same every time the two meet. */
@@ -247,7 +273,11 @@ static void meet_primary(struct session *s)
 	char text[sizeof(s->why_apart)];
 
 	if (!s->meet.blank || hello->over) {
-		s->why_apart[0] = 0;
+		hello->restored = !hello->over && meet_restored(s, text, sizeof(text));
+		if (hello->restored)
+			explain(s, text);
+		else
+			s->why_apart[0] = 0;
 		session_feed(s, &s->meet.hello);
 		return;
 	}
