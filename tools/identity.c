@@ -128,6 +128,12 @@ void identity_decide(const struct repl_side *primary,
 		 (verdict->decision == DECIDE_FULL && kin != KIN_NONE));
 }
 
+bool identity_restored(const struct repl_verdict *verdict)
+{
+	return (verdict->kinship == KIN_SAME || verdict->kinship == KIN_PRIMARY_LEFT) &&
+	       verdict->position != POSITION_EQUAL && verdict->position != POSITION_PENDING;
+}
+
 static const char * const decision_names[DECIDE_NR] = {
 	[DECIDE_REFUSE]		= "refuse",
 	[DECIDE_IN_SYNC]	= "in-sync",

@@ -94,6 +94,15 @@ struct repl_verdict {
 void identity_decide(const struct repl_side *primary,
 		     const struct repl_side *secondary, struct repl_verdict *verdict);
 
+/**
+ * identity_restored() - is one of the two an older image than the other knows it to be?
+ * @verdict: of identity_decide(), with a secondary in stage running
+ *
+ * Such a secondary is asked for checkpoints whatever its history is (somebody has said that
+ * both disks are the same); but not then: what has changed between is in nobody's map.
+ */
+bool identity_restored(const struct repl_verdict *verdict);
+
 /* For identity_explain(): what it is about. */
 struct repl_meeting {
 	const char *resource;

@@ -142,8 +142,7 @@ static bool meet_restored(struct session *s, char *text, size_t size)
 		struct repl_verdict verdict;
 
 		identity_decide(one, other, &verdict);
-		if ((verdict.kinship != KIN_SAME && verdict.kinship != KIN_PRIMARY_LEFT) ||
-		    verdict.position == POSITION_EQUAL || verdict.position == POSITION_PENDING)
+		if (!identity_restored(&verdict))
 			continue;
 		meeting.region_size = config->volume[i].region_size;
 		identity_explain(&meeting, one, other, &verdict, text, size);
@@ -246,9 +245,13 @@ static void begins(struct session *s)
 	s->first_wanted = true;
 	hello->running = true;
 	hello->blank = true;
-	for (unsigned int i = 0; i < s->config->volumes; i++)
+	/* An id that was asked for may be on a disk that is away. */
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		if (s->meet.ours[i].checkpoint > hello->checkpoint)
 			hello->checkpoint = s->meet.ours[i].checkpoint;
+		if (s->meet.ours[i].pending > hello->checkpoint)
+			hello->checkpoint = s->meet.ours[i].pending;
+	}
 }
 
 /**

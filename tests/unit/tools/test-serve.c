@@ -755,6 +755,7 @@ static void new_disk(void **state)
 	configure_both(0, ALPHA, "");
 	memset(fakes[ALPHA][0].side.lineage, 'a', LINEAGE_SIZE);
 	fakes[ALPHA][0].side.checkpoint = 9;
+	fakes[ALPHA][0].side.pending = 10;	/* of somebody else: not once more */
 	fakes[BETA][0].blank = true;
 	start_both();
 	connected("r0");
@@ -764,8 +765,8 @@ static void new_disk(void **state)
 	assert_string_equal(error.text,
 			    "the secondary has no first checkpoint: 'replctl sync --full' here, or 'replctl up --in-sync' there");
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
-	run_until(fakes[BETA][0].checkpoint == 11);
-	run_until(status_has(ALPHA, "r0", "\"checkpoint\":11"));
+	run_until(fakes[BETA][0].checkpoint == 12);
+	run_until(status_has(ALPHA, "r0", "\"checkpoint\":12"));
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
 	assert_true(status_has(ALPHA, "r0", "\"apart\":null"));
