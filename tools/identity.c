@@ -33,7 +33,7 @@ static const struct row table[KIN_NR][POSITION_NR] = {
 	},
 	[KIN_PRIMARY_LEFT] = {
 		[POSITION_BEHIND] = { DECIDE_FULL,
-			"the old primary has an older image than the one it was failed over from" },
+			"the old primary has an older image: nobody knows what has changed since" },
 		[POSITION_EQUAL] = { DECIDE_INCREMENTAL, "the old primary returns" },
 		[POSITION_PENDING] = { DECIDE_INCREMENTAL,
 			"the old primary returns; its last acknowledgement was lost" },
@@ -94,7 +94,8 @@ static enum repl_position position(uint64_t has, uint64_t known, uint64_t pendin
 /*
  * Of one lineage: where is the secondary, seen from what it has acknowledged? With an
  * old primary that returns it is the other way round: the fork is the checkpoint that
- * was taken, seen from what the old primary knows of.
+ * was taken, seen from what the old primary knows of. And the changes since the fork are
+ * all known only until the first checkpoint that somebody has acknowledged.
  */
 static enum repl_position where(enum repl_kinship kin, const struct repl_side *primary,
 				const struct repl_side *secondary)
@@ -104,6 +105,8 @@ static enum repl_position where(enum repl_kinship kin, const struct repl_side *p
 	if (kin != KIN_PRIMARY_LEFT)
 		return position(secondary->checkpoint, primary->checkpoint,
 				primary->pending);
+	if (primary->checkpoint > primary->fork)
+		return POSITION_BEHIND;
 	at = position(primary->fork, secondary->checkpoint, secondary->pending);
 	return at == POSITION_BEHIND ? POSITION_AHEAD : at == POSITION_AHEAD ?
 	       POSITION_BEHIND : at;

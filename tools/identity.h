@@ -17,6 +17,7 @@
  *	primary left the	old primary's last is where it left	incremental, both maps
  *	secondary's		... or it has no answer to that one	the same
  *				... anything else			full: a restored image
+ *				primary has had a checkpoint since	full: the same
  *	secondary left the	any				refuse: it has failed over
  *	primary's
  *	both left the same	any				refuse: split brain

@@ -175,7 +175,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 	pair->peer_ready = false;
 	pair->failed = false;
 	/* Of one that begins the disk itself is one, too. */
-	pair->id = pair->last + (pair->blank ? 2 : 1);
+	pair->id = (pair->last > pair->floor ? pair->last : pair->floor) + (pair->blank ? 2 : 1);
 	pair->phase = PAIR_HOLDING;
 	send(pair, actions, FRAME_REQUEST, NULL);
 	begin(pair, actions, PAIR_HOLD);
@@ -254,6 +254,7 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 	pair->connected = true;
 	pair->running = hello->running;
 	pair->blank = hello->blank;
+	pair->floor = hello->floor;
 	if (hello->rebooted) {
 		pair->rebooted = true;
 		pair->degraded = true;

@@ -137,6 +137,7 @@ struct pair_hello {
 	bool rebooted;		/* its host has been, since it last had all of our writes */
 	bool restored;		/* its image, or ours, is an older one than the other knows */
 	uint64_t checkpoint;	/* blank: the newest that either side knows */
+	uint64_t floor;		/* primary: the newest that our disks know of: no id up to it */
 };
 
 struct pair_event {
@@ -190,6 +191,7 @@ struct pair {
 	bool failed;		/* this checkpoint has failed; on its way out */
 	uint64_t id;		/* of the checkpoint under way */
 	uint64_t last;		/* primary: last one acknowledged; secondary: committed */
+	uint64_t floor;		/* primary: the next id is above this, too */
 	uint64_t wish;		/* secondary: the newest one; primary: that it has heard */
 	uint64_t told;		/* secondary: the newest that the peer has been told */
 	uint64_t answered;	/* secondary: the newest that a REQUEST or a no has answered */

@@ -277,6 +277,9 @@ static void meet_primary(struct session *s)
 
 	if (!s->meet.blank || hello->over) {
 		hello->restored = !hello->over && meet_restored(s, text, sizeof(text));
+		for (unsigned int i = 0; i < s->config->volumes; i++)
+			if (s->meet.ours[i].checkpoint > hello->floor)
+				hello->floor = s->meet.ours[i].checkpoint;
 		if (hello->restored)
 			explain(s, text);
 		else

@@ -12,7 +12,8 @@
  *
  * Left out, for no id tells it: a primary's image that is put back between the checkpoint
  * and the next one, when its secondary has got writes since; or one made when a checkpoint
- * was in doubt, which failed, and whose id was used again since.
+ * was in doubt, which failed, and whose id was used again since; and a secondary of another
+ * history that runs: it is believed, as one is with which somebody has begun by hand.
  *
  *	explore-identity [WRITES EVENTS]
  */
@@ -142,6 +143,9 @@ static void meet(struct state *s, unsigned int h, bool full)
 	enum repl_decision may;
 
 	identity_decide(&one, &other, &verdict);
+	if (o->role == RUNNING && verdict.kinship != KIN_SAME &&
+	    verdict.kinship != KIN_PRIMARY_LEFT)
+		return;
 	if (o->role == RUNNING) {
 		s->stale = identity_restored(&verdict);
 		if (full) {
@@ -167,6 +171,11 @@ static void meet(struct state *s, unsigned int h, bool full)
 	begin_blank(s, p, o);
 }
 
+static unsigned int next_id(const struct disk *p, const struct disk *s)
+{
+	return (p->checkpoint > s->checkpoint ? p->checkpoint : s->checkpoint) + 1;
+}
+
 static bool primary_steps(const struct state *now, unsigned int h)
 {
 	const struct disk *o = &now->disk[!h];
@@ -184,7 +193,7 @@ static bool primary_steps(const struct state *now, unsigned int h)
 		for (unsigned int lost = 0; lost < 2; lost++)
 			TRY(lost ? "a checkpoint, its answer is lost" : "a checkpoint",
 			    struct disk *p = &s->disk[h]; struct disk *q = &s->disk[!h];
-			    unsigned int id = q->checkpoint + 1; s->events++;
+			    unsigned int id = next_id(p, q); s->events++;
 			    rule(same(p, q), "a checkpoint is not the primary's disk");
 			    p->pending = id; commit(q, id); q->lineage = p->lineage;
 			    if (lost) { part(s); } else { p->checkpoint = id; p->pending = 0; p->dirty = 0; });
@@ -194,7 +203,7 @@ static bool primary_steps(const struct state *now, unsigned int h)
 	}
 	if (now->attached && o->role == RUNNING)
 		TRY("a checkpoint is asked for, and fails", s->events++;
-		    s->disk[h].pending = s->disk[!h].checkpoint + 1; part(s););
+		    s->disk[h].pending = next_id(&s->disk[h], &s->disk[!h]); part(s););
 	TRY("demote --discard-local", s->events++; s->disk[h].role = BLANK; part(s););
 	return true;
 }
@@ -226,10 +235,10 @@ static bool host_steps(const struct state *now, unsigned int h)
 		TRY("promote", s->events++; s->disk[h].role = PRIMARY; s->disk[h].pending = 0;);
 	if (now->attached)
 		TRY("they part", s->events++; part(s););
-	if (!now->has_image[h])
+	if (!now->has_image[h] && !d->pending)
 		TRY("an image is made", s->events++; s->image[h] = s->disk[h];
 		    s->has_image[h] = 1;);
-	else if (!same_moment(&now->image[h], &now->disk[!h]) &&
+	if (now->has_image[h] && !same_moment(&now->image[h], &now->disk[!h]) &&
 		 !same_moment(&now->disk[!h], &now->image[h]))
 		TRY("an image is put back", s->events++; part(s); s->disk[h] = s->image[h];);
 	TRY("a new disk", s->events++; part(s); memset(&s->disk[h], 0, sizeof(s->disk[h]));

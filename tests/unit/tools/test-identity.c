@@ -66,19 +66,25 @@ static const struct cell cells[] = {
 	  'a', 0, 0, 7, 8, 0, 'a', 0, 0, 9, 0, 0,
 	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false },
 	{ "the old primary returns, with nothing of its own",
-	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  'b', 'a', 7, 7, 0, 4, 'a', 0, 0, 7, 0, 0,
 	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	{ "the old primary returns, to one that has had checkpoints with somebody",
+	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
+	{ "and with nothing written since",
+	  'b', 'a', 7, 8, 0, 0, 'a', 0, 0, 7, 0, 0,
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
 	{ "the old primary returns, with writes that nobody else has",
-	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 3,
+	  'b', 'a', 7, 7, 0, 4, 'a', 0, 0, 7, 0, 3,
 	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, true },
 	{ "the old primary returns, without an answer to the last checkpoint",
-	  'b', 'a', 8, 9, 0, 4, 'a', 0, 0, 7, 8, 0,
+	  'b', 'a', 8, 8, 9, 4, 'a', 0, 0, 7, 8, 0,
 	  KIN_PRIMARY_LEFT, POSITION_PENDING, DECIDE_INCREMENTAL, false },
 	{ "the old primary returns as an older image",
-	  'b', 'a', 8, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  'b', 'a', 8, 8, 0, 4, 'a', 0, 0, 7, 0, 0,
 	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
 	{ "the old primary has a checkpoint that the failover has not",
-	  'b', 'a', 6, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
+	  'b', 'a', 6, 6, 0, 4, 'a', 0, 0, 7, 0, 0,
 	  KIN_PRIMARY_LEFT, POSITION_AHEAD, DECIDE_FULL, true },
 	{ "the secondary has failed over", 'a', 0, 0, 7, 0, 0, 'b', 'a', 7, 7, 0, 2,
 	  KIN_SECONDARY_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false },
@@ -185,7 +191,7 @@ static void words(void **state)
 		.region_size = 65536,
 	};
 	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
-	struct repl_side secondary = side('b', 'a', 7, 9, 0, 2);
+	struct repl_side secondary = side('b', 'a', 7, 7, 0, 2);
 	struct repl_verdict verdict;
 	char text[1024], small[20];
 
@@ -194,7 +200,7 @@ static void words(void **state)
 	assert_string_equal(text,
 		"the secondary has failed over\n"
 		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
-		"beta: history 62626262, checkpoint 9, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
+		"beta: history 62626262, checkpoint 7, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
 		"to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'\n"
 		"to keep what beta has: on alpha 'replctl demote --discard-local r0', then on beta 'replctl failover r0' and 'replctl promote r0'");
 	identity_explain(&meeting, &primary, &secondary, &verdict, small, sizeof(small));

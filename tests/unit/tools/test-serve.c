@@ -716,7 +716,7 @@ static void returning(void **state)
 	memset(fakes[ALPHA][0].side.lineage, 'b', LINEAGE_SIZE);
 	memset(fakes[ALPHA][0].side.parent, 'a', LINEAGE_SIZE);
 	fakes[ALPHA][0].side.fork = 7;
-	fakes[ALPHA][0].side.checkpoint = 9;
+	fakes[ALPHA][0].side.checkpoint = 7;
 	fakes[ALPHA][0].attached = false;
 	fakes[BETA][0].blank = true;
 	fakes[BETA][0].checkpoint = 7;
@@ -736,16 +736,16 @@ static void returning(void **state)
 	kill(daemons[BETA], SIGKILL);
 	ended(BETA);
 	start(BETA, NULL, 0);
-	/* 9 was the primary's last, so 10 is what its disk has, and 11 a checkpoint. */
-	run_until(fakes[BETA][0].checkpoint == 11);
+	/* 7 was the last, so 8 is what the primary's disk has, and 9 a checkpoint. */
+	run_until(fakes[BETA][0].checkpoint == 9);
 	assert_int_equal(times_in_log(ALPHA, "the old primary returns"), 1);
 	assert_true(times_in_log(BETA, "no prepare"));
 	assert_int_equal(fakes[ALPHA][0].resyncs, 1);
 	assert_string_equal(fakes[ALPHA][0].missing, "1200, the last: 19184 8\n");
 	run_until(fakes[BETA][0].adopted == 1);	/* (a step behind the commit) */
-	run_until(status_has(ALPHA, "r0", "\"checkpoint\":11"));
+	run_until(status_has(ALPHA, "r0", "\"checkpoint\":9"));
 	checkpoint(ALPHA, "r0");
-	assert_int_equal(fakes[BETA][0].checkpoint, 12);
+	assert_int_equal(fakes[BETA][0].checkpoint, 10);
 	assert_int_equal(fakes[BETA][0].adopted, 1);
 }
 
@@ -794,28 +794,31 @@ static void restored(void **state)
 	assert_string_equal(error.text,
 			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
 	assert_int_equal(fakes[BETA][0].checkpoint, 7);
+	/* No id once more that our disk knows. */
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
-	run_until(fakes[BETA][0].checkpoint == 8);
+	run_until(fakes[BETA][0].checkpoint == 10);
+	run_until(status_has(ALPHA, "r0", "\"checkpoint\":10"));
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
 
 	kill(daemons[ALPHA], SIGKILL);
 	ended(ALPHA);
 	fakes[ALPHA][0].side.checkpoint = 5;
-	fakes[BETA][0].side.checkpoint = 8;
+	fakes[BETA][0].side.checkpoint = 10;
 	start(ALPHA, NULL, 0);
 	run_until(times_in_log(ALPHA, "the primary has an older image than the secondary"));
 	connected("r0");
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
-	assert_int_equal(fakes[BETA][0].checkpoint, 8);
+	assert_int_equal(fakes[BETA][0].checkpoint, 10);
 
 	/* An answer that was lost is no other image. */
 	kill(daemons[ALPHA], SIGKILL);
 	ended(ALPHA);
-	fakes[ALPHA][0].side.checkpoint = 7;
-	fakes[ALPHA][0].side.pending = 8;
+	fakes[ALPHA][0].side.checkpoint = 9;
+	fakes[ALPHA][0].side.pending = 10;
 	start(ALPHA, NULL, 0);
 	connected("r0");
 	checkpoint(ALPHA, "r0");
-	assert_int_equal(fakes[BETA][0].checkpoint, 9);
+	assert_int_equal(fakes[BETA][0].checkpoint, 11);
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
