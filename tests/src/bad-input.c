@@ -718,9 +718,14 @@ static void random_messages(unsigned int rounds)
 		"none", "running", "failover", "failover-failed", "done",
 	};
 	bool met[COUNT(stages)] = { false }, prepared = false, refusing = false;
+	bool all = !default_seed;
 	char text[256];
 
-	for (unsigned int round = 0; round < rounds; round++) {
+	/*
+	 * With the seed that is always run all is met; another may be out of luck. How
+	 * far a merge gets between two messages is chance, and so how many it takes.
+	 */
+	for (unsigned int round = 0; round < rounds || (!all && round < 50 * rounds); round++) {
 		struct repl_status st;
 
 		if (!(round % 16))
@@ -730,13 +735,13 @@ static void random_messages(unsigned int rounds)
 			met[i] |= !strcmp(st.stage, stages[i]);
 		prepared |= st.is_prepared;
 		refusing |= refuses(&st);
+		all |= prepared && refusing && met[1] && met[2] && met[3] && met[4];
 		if (rnd_below(&seed, 2))
 			good_message(text, sizeof(text), &st);
 		else
 			random_message(text, sizeof(text));
 		send(text);
 	}
-	/* Of the seed that is always run; another may be out of luck. */
 	if (!default_seed)
 		return;
 	for (unsigned int i = 1; i < COUNT(stages); i++)
