@@ -91,8 +91,6 @@ static void forget_peer(struct pair *pair, bool opened)
 	pair->connected = false;
 	pair->peer_ready = false;
 	pair->peer_wants = false;
-	if (pair->role == PAIR_PRIMARY)
-		pair->wish = 0;
 	pair->told = 0;
 }
 
@@ -295,7 +293,7 @@ static void primary_frame(struct pair *pair, const struct pair_event *event,
 		break;
 	case FRAME_WANT:
 		pair->peer_wants = true;
-		pair->wish = event->id;
+		pair->told = event->id;
 		break;
 	case FRAME_STATE_RECEIVED:
 		if (pair->phase == PAIR_SENT && ours)

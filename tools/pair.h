@@ -110,7 +110,7 @@ enum pair_event_type {
 };
 
 enum pair_action_type {
-	PAIR_SEND,		/* frame, id; REQUEST: pair.wish; HELLO: what the kernel says now */
+	PAIR_SEND,		/* frame, id; REQUEST: pair.told; HELLO: what the kernel says now */
 	PAIR_HOLD,		/* async: stop the workload */
 	PAIR_FLUSH,		/* async: forwarded writes to the peer's disk */
 	PAIR_SAVE,		/* async: save hook; its output as STATE_DATA; then STATE_END */
@@ -192,8 +192,8 @@ struct pair {
 	uint64_t id;		/* of the checkpoint under way */
 	uint64_t last;		/* primary: last one acknowledged; secondary: committed */
 	uint64_t floor;		/* primary: the next id is above this, too */
-	uint64_t wish;		/* secondary: the newest one; primary: that it has heard */
-	uint64_t told;		/* secondary: the newest that the peer has been told */
+	uint64_t wish;		/* secondary: the newest one */
+	uint64_t told;		/* the newest of which WANT has gone over this connection */
 	uint64_t answered;	/* secondary: the newest that a REQUEST or a no has answered */
 	uint32_t busy;		/* async actions under way, bits of action_type */
 };

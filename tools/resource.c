@@ -386,8 +386,8 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	}
 	/* Nobody but the operator knows whether the disks hold the same, or the metadata. */
 	if (!in_sync && was != REPL_PEER_ATTACHED) {
-		if ((!there && primary_make(resource, i, name, sectors, "-", error)) ||
-		    status_of(name, REPL_PRIMARY, &status, error))
+		if (!there && (primary_make(resource, i, name, sectors, "-", error) ||
+			       status_of(name, REPL_PRIMARY, &status, error)))
 			return -1;
 		if (was == REPL_PEER_NONE && primary_remembers(name, &status)) {
 			step(false, "%s works, and knows what the peer lacks: that is sent when the daemons have met",

@@ -97,19 +97,28 @@ static unsigned int rank(enum repl_decision decision)
 	       decision == DECIDE_INCREMENTAL ? 1 : 0;
 }
 
+/* @primary: that is this side */
+static struct repl_meeting meeting_of(const struct session *s, unsigned int volume, bool primary)
+{
+	const struct repl_config *config = s->config;
+	unsigned int here = s->resource.here;
+
+	return (struct repl_meeting){
+		.resource = config->name,
+		.primary_host = config->host[primary ? here : !here].name,
+		.secondary_host = config->host[primary ? !here : here].name,
+		.region_size = config->volume[volume].region_size,
+	};
+}
+
 /* Of all volumes: may replication begin by itself? @worst: the strictest one's words */
 static bool meet_decide(struct session *s, char *worst, size_t size)
 {
 	bool primary = s->pair.role == PAIR_PRIMARY, may = true;
-	const struct repl_config *config = s->config;
-	struct repl_meeting meeting = {
-		.resource = config->name,
-		.primary_host = config->host[primary ? s->resource.here : !s->resource.here].name,
-		.secondary_host = config->host[primary ? !s->resource.here : s->resource.here].name,
-	};
+	struct repl_meeting meeting;
 	unsigned int highest = 0;
 
-	for (unsigned int i = 0; i < config->volumes; i++) {
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		const struct repl_side *one = primary ? &s->meet.ours[i] : &s->meet.theirs[i];
 		const struct repl_side *other = primary ? &s->meet.theirs[i] : &s->meet.ours[i];
 		struct repl_verdict verdict;
@@ -121,7 +130,7 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 		if (i && mine <= highest)
 			continue;
 		highest = mine;
-		meeting.region_size = config->volume[i].region_size;
+		meeting = meeting_of(s, i, primary);
 		identity_explain(&meeting, one, other, &verdict, worst, size);
 	}
 	return may;
@@ -130,21 +139,17 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 /* By what a secondary in stage running says: is it of that history, and of another time? */
 static bool meet_restored(struct session *s, char *text, size_t size)
 {
-	const struct repl_config *config = s->config;
-	struct repl_meeting meeting = {
-		.resource = config->name, .running = true,
-		.primary_host = config->host[s->resource.here].name,
-		.secondary_host = config->host[!s->resource.here].name,
-	};
+	struct repl_meeting meeting;
 
-	for (unsigned int i = 0; i < config->volumes; i++) {
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		const struct repl_side *one = &s->meet.ours[i], *other = &s->meet.theirs[i];
 		struct repl_verdict verdict;
 
 		identity_decide(one, other, &verdict);
 		if (!identity_restored(&verdict))
 			continue;
-		meeting.region_size = config->volume[i].region_size;
+		meeting = meeting_of(s, i, true);
+		meeting.running = true;
 		identity_explain(&meeting, one, other, &verdict, text, size);
 		return true;
 	}
@@ -168,14 +173,7 @@ static void explain(struct session *s, char *text)
 /* Each side can say it: a person is looked for, and no other connection for a while. */
 static void two_primaries(struct session *s)
 {
-	const struct repl_config *config = s->config;
-	unsigned int here = s->resource.here;
-	struct repl_meeting meeting = {
-		.resource = config->name,
-		.primary_host = config->host[here].name,
-		.secondary_host = config->host[!here].name,
-		.region_size = config->volume[0].region_size,
-	};
+	struct repl_meeting meeting = meeting_of(s, 0, true);
 	char text[sizeof(s->why_apart)];
 	struct repl_verdict verdict;
 
@@ -236,6 +234,22 @@ static void want_dirty(struct session *s, unsigned int volume)
 	send_frame(s, FRAME_DIRTY_WANT, volume, NULL, 0);
 }
 
+/* The newest id that our disks know of; @asked: also those without an answer */
+static uint64_t newest_of_ours(const struct session *s, bool asked)
+{
+	uint64_t newest = 0;
+
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
+		const struct repl_side *ours = &s->meet.ours[i];
+
+		if (ours->checkpoint > newest)
+			newest = ours->checkpoint;
+		if (asked && ours->pending > newest)
+			newest = ours->pending;
+	}
+	return newest;
+}
+
 /* The secondary may begin: with what our next checkpoint is. */
 static void begins(struct session *s)
 {
@@ -246,12 +260,8 @@ static void begins(struct session *s)
 	hello->running = true;
 	hello->blank = true;
 	/* An id that was asked for may be on a disk that is away. */
-	for (unsigned int i = 0; i < s->config->volumes; i++) {
-		if (s->meet.ours[i].checkpoint > hello->checkpoint)
-			hello->checkpoint = s->meet.ours[i].checkpoint;
-		if (s->meet.ours[i].pending > hello->checkpoint)
-			hello->checkpoint = s->meet.ours[i].pending;
-	}
+	if (newest_of_ours(s, true) > hello->checkpoint)
+		hello->checkpoint = newest_of_ours(s, true);
 }
 
 /**
@@ -277,9 +287,7 @@ static void meet_primary(struct session *s)
 
 	if (!s->meet.blank || hello->over) {
 		hello->restored = !hello->over && meet_restored(s, text, sizeof(text));
-		for (unsigned int i = 0; i < s->config->volumes; i++)
-			if (s->meet.ours[i].checkpoint > hello->floor)
-				hello->floor = s->meet.ours[i].checkpoint;
+		hello->floor = newest_of_ours(s, false);
 		if (hello->restored)
 			explain(s, text);
 		else

@@ -112,7 +112,7 @@ static void act_send(struct session *s, const struct pair_action *action)
 		s->began = now_us();
 		s->last_error[0] = 0;
 		send_frame(s, FRAME_REQUEST, action->id, payload,
-			   request_encode(s->pair.wish, payload));
+			   request_encode(s->pair.told, payload));
 		break;
 	default:
 		send_frame(s, action->frame, action->id, NULL, 0);

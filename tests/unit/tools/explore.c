@@ -184,7 +184,7 @@ static void perform(struct state *s, bool primary, const struct pair_actions *ac
 		case PAIR_SEND:
 			if (a->frame == FRAME_REQUEST) {
 				s->told_never[a->id % IDS] = 0;
-				w.wish = s->p.wish;
+				w.wish = s->p.told;
 			}
 			if (s->link_up && a->frame == FRAME_HELLO)
 				hello(s, primary);
