@@ -6,9 +6,9 @@
  * without a fence, promotions, also of both; demotions; images of each disk that are put
  * back later; new disks; and everything sent over by somebody's word.
  *
- * What must hold: where replication begins or goes on by itself, both disks are the same
- * when all that the two sides know of has been sent; a checkpoint is the primary's disk; and
- * what only one side has is never written over without its word.
+ * What must hold: where replication has begun or goes on, by itself or not, both disks are
+ * the same when all that the two sides know of has been sent; so each checkpoint is the
+ * primary's disk.
  *
  * Left out, for no id tells it: a primary's image that is put back between the checkpoint
  * and the next one, when its secondary has got writes since; or one made when a checkpoint
@@ -55,20 +55,15 @@ static unsigned int max_writes = 3, max_events = 6;
 
 #include "states.h"
 
-static unsigned int from;
-
-#define TRY(name, ...) do {						\
-	struct state next = nodes[from].state, *s = &next;		\
-	broken = NULL;							\
-	__VA_ARGS__							\
-	visit(s, from, name);						\
-	if (broken)							\
-		return false;						\
-} while (0)
-
 static bool same(const struct disk *a, const struct disk *b)
 {
 	return !memcmp(a->content, b->content, REGIONS);
+}
+
+static void check_state(const struct state *s)
+{
+	rule(!s->attached || same(&s->disk[0], &s->disk[1]),
+	     "replication goes on, and the disks differ");
 }
 
 static struct repl_side side_of(const struct disk *disk)
@@ -157,7 +152,6 @@ static void meet(struct state *s, unsigned int h, bool full)
 			send_known(p, o);
 		}
 		s->attached = 1;
-		rule(same(p, o), "replication goes on, and the disks differ");
 		return;
 	}
 	may = identity_may(&verdict, full, false);
@@ -167,7 +161,6 @@ static void meet(struct state *s, unsigned int h, bool full)
 		send_known(p, o);
 	else
 		return;
-	rule(same(p, o), "replication begins, and the disks differ");
 	begin_blank(s, p, o);
 }
 
@@ -194,7 +187,6 @@ static bool primary_steps(const struct state *now, unsigned int h)
 			TRY(lost ? "a checkpoint, its answer is lost" : "a checkpoint",
 			    struct disk *p = &s->disk[h]; struct disk *q = &s->disk[!h];
 			    unsigned int id = next_id(p, q); s->events++;
-			    rule(same(p, q), "a checkpoint is not the primary's disk");
 			    p->pending = id; commit(q, id); q->lineage = p->lineage;
 			    if (lost) { part(s); } else { p->checkpoint = id; p->pending = 0; p->dirty = 0; });
 	if (!now->attached && (o->role == RUNNING || o->role == BLANK)) {

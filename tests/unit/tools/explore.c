@@ -346,18 +346,6 @@ static void do_resync(struct state *s)
 	rule(!s->p.degraded, "a resync does not end");
 }
 
-static unsigned int from;
-
-#define TRY(name, ...) do {						\
-	struct state next = nodes[from].state, *s = &next;		\
-	broken = NULL;							\
-	__VA_ARGS__							\
-	check_state(s);							\
-	visit(s, from, name);						\
-	if (broken)							\
-		return false;						\
-} while (0)
-
 static bool step_primary_done(const struct state *now)
 {
 	const struct pair *p = &now->p;

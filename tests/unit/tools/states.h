@@ -2,7 +2,8 @@
 /*
  * Breadth first through all states, each once: for an explorer, which has defined struct
  * state before it includes this, without padding that is ever written, so that memcmp()
- * compares. A rule that does not hold sets @broken.
+ * compares. What holds in each of them is in its check_state(); a rule that does not hold
+ * sets @broken, and TRY() returns false.
  */
 #ifndef REPL_TEST_STATES_H
 #define REPL_TEST_STATES_H
@@ -76,5 +77,17 @@ static void rule(bool holds, const char *what)
 	if (!holds && !broken)
 		broken = what;
 }
+
+static unsigned int from;	/* the state whose next ones are found */
+
+#define TRY(name, ...) do {						\
+	struct state next = nodes[from].state, *s = &next;		\
+	broken = NULL;							\
+	__VA_ARGS__							\
+	check_state(s);							\
+	visit(s, from, name);						\
+	if (broken)							\
+		return false;						\
+} while (0)
 
 #endif
