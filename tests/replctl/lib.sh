@@ -77,6 +77,20 @@ disk()
 		ln -sf "$(losetup -j "$disks/$1" -O NAME -n)" "/dev/disk-$1"
 }
 
+# lasting_disks: from now on, parts of a disk that outlives a power cut (vm: --disk)
+lasting_disks()
+{
+	modprobe -a loop virtio_blk
+	parts=0
+	mkdir -p $disks
+	disk()
+	{
+		ln -sf "$(losetup --find --show --offset $((parts * mib * 1048576)) \
+			--sizelimit $((mib * 1048576)) /dev/vda)" "/dev/disk-$1"
+		parts=$((parts + 1))
+	}
+}
+
 # configure KEY=VALUE...: the same file on both hosts
 configure()
 {
@@ -189,6 +203,18 @@ stop()
 field()
 {
 	[[ $($replctl status --json r0) =~ \"$1\":\"?([^,\"]*) ]] && echo "${BASH_REMATCH[1]}"
+}
+
+role_is() { [ "$(field role)" = "$1" ]; }
+has_checkpoint_after() { [ "$(field checkpoint)" -gt "$1" ]; }
+
+# last_of VOLUME: the checkpoint that its metadata knows
+last_of()
+{
+	local words
+
+	read -ra words <<<"$(dmsetup message "r0-$1" 0 identity)"
+	echo "${words[4]}"
 }
 
 # soon COMMAND...: it comes true, within 40 s, for what nobody can be woken by
