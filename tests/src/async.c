@@ -961,7 +961,7 @@ static pid_t hog(unsigned long but_kib)
  */
 static void pressure(void)
 {
-	const unsigned int mib = 256;
+	const unsigned int mib = 128;
 	uint64_t sectors = (uint64_t)mib * MIB / SECTOR;
 	int i, err = 0, status_of_it;
 	pid_t pid;
@@ -970,8 +970,10 @@ static void pressure(void)
 	need(!dm_make("async-zero", sectors, "zero", " "), "a disk that keeps nothing");
 	need(!dm_make("async-far", sectors, "zero", " "), "another one");
 	leg_make(PEER, dm_path("async-far"), sectors);
-	errno = dm_make(NAME, sectors, "repl-primary", "%s %s - %u 2 async peer_timeout=60000",
-			dm_path("async-zero"), dm_path(PEER), REGION);
+	/* It is not to fail in the time that this takes. */
+	errno = dm_make(NAME, sectors, "repl-primary", "%s %s - %u 2 async peer_timeout=%u",
+			dm_path("async-zero"), dm_path(PEER), REGION,
+			patience_of(120) * 1000);
 	need(!errno, "a primary");
 	leg_hold(PEER);
 	fd = open(dm_path(NAME), O_WRONLY | O_CLOEXEC);
