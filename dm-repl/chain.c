@@ -641,8 +641,8 @@ struct repl_chain *repl_chain_create(const struct repl_chain_params *params,
 	repl_dirty_reserve(&chain->maps, &chain->dirty_name, "dirty",
 			   &chain->dirty);
 	*error = "Cannot allocate workqueue";
-	chain->wq = repl_alloc_workqueue("dm-repl");
-	chain->slow_wq = repl_alloc_workqueue("dm-repl-slow");
+	chain->wq = repl_alloc_workqueue("dm-repl", 0);
+	chain->slow_wq = repl_alloc_workqueue("dm-repl-slow", 0);
 	if (!chain->wq || !chain->slow_wq)
 		goto bad;
 	repl_job_init(&chain->job, chain->slow_wq, chain);

@@ -62,12 +62,14 @@ static inline int repl_dm_io(struct dm_io_request *req,
 /**
  * repl_alloc_workqueue() - a queue for work that I/O waits for
  * @name: its name in the process list
+ * @flags: WQ_HIGHPRI for short work that much other work waits for, or 0
  *
  * Return: the queue, or NULL.
  */
-static inline struct workqueue_struct *repl_alloc_workqueue(const char *name)
+static inline struct workqueue_struct *
+repl_alloc_workqueue(const char *name, unsigned int flags)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM,
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | flags,
 			       0, name);
 }
 

@@ -216,7 +216,7 @@ static void compact_start(struct repl_log *log)
 		}
 	}
 	log->compacting = true;
-	queue_work(log->wq, &log->compact_work);
+	queue_work(log->compact_wq, &log->compact_work);
 }
 
 static int compact_block(struct repl_log *log, u64 index, u8 *block, u32 magic)
@@ -897,7 +897,7 @@ int repl_log_rewrite(struct repl_log *log)
 
 /**
  * repl_log_init() - a log that is not in use yet
- * @log: all zeroes but for ->wq
+ * @log: all zeroes but for ->wq and ->compact_wq
  * @io: what it stands on
  * @meta: superblock
  *

@@ -19,7 +19,11 @@
  * Group commit: one batch is being written while the next one gathers. It is
  * written when some ops have come, or all that are on their way, or after a
  * tick; at once if anything else waits. Before a batch is written, the devices
- * that its records speak of are flushed.
+ * that its records speak of are flushed. Commits have workers of their own, of
+ * high priority. They sleep most of the time, each time for one I/O. If the
+ * copies shared workers with them, there would be two at least, none of which
+ * has run for long; then the scheduler lets each wake-up interrupt whoever
+ * writes, and a first write costs a quarter more.
  *
  * The log is a ring. When it is half full it is compacted: either to the last
  * block that emptied the maps, or by writing the maps to the bitmap area that
@@ -133,7 +137,8 @@ struct repl_log_notes {
 
 struct repl_log {
 	struct repl_log_io *io;
-	struct workqueue_struct *wq;
+	struct workqueue_struct *wq;	/* commits: short, and many wait */
+	struct workqueue_struct *compact_wq; /* compaction: long, few do */
 	struct work_struct commit_work;
 	struct work_struct compact_work;
 	struct delayed_work gather_work;

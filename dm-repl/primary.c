@@ -611,7 +611,7 @@ static int primary_alloc(struct dm_target *ti, struct repl_primary *p)
 	if (!p->count || repl_gate_init(&p->gate))
 		return -ENOMEM;
 	ti->error = "Cannot allocate workqueue";
-	p->wq = repl_alloc_workqueue("dm-repl-primary");
+	p->wq = repl_alloc_workqueue("dm-repl-primary", 0);
 	if (!p->wq)
 		return -ENOMEM;
 	ti->error = "Cannot allocate window";

@@ -583,7 +583,7 @@ int repl_push_init(struct repl_push *push)
 	INIT_LIST_HEAD(&push->free);
 	INIT_WORK(&push->work, push_work);
 	INIT_WORK(&push->auto_work, push_auto_work);
-	push->wq = repl_alloc_workqueue("dm-repl-push");
+	push->wq = repl_alloc_workqueue("dm-repl-push", 0);
 	push->pieces = kvcalloc(PUSH_PIECES, sizeof(*push->pieces), GFP_KERNEL);
 	push->vecs = kvcalloc(PUSH_PIECES * PUSH_CHUNK_PAGES,
 			      sizeof(*push->vecs), GFP_KERNEL);

@@ -210,9 +210,10 @@ struct repl_store *repl_store_create(struct mapped_device *md,
 		.read = store_read, .apply = store_apply,
 	};
 	store->buffer = vmalloc(REPL_REPLAY_BUFFER);
-	store->log.wq = repl_alloc_workqueue("dm-repl-log");
+	store->log.wq = repl_alloc_workqueue("dm-repl-log", WQ_HIGHPRI);
+	store->log.compact_wq = repl_alloc_workqueue("dm-repl-compact", 0);
 	store->client = dm_io_client_create();
-	if (!store->buffer || !store->log.wq)
+	if (!store->buffer || !store->log.wq || !store->log.compact_wq)
 		goto bad;
 	if (IS_ERR(store->client)) {
 		r = PTR_ERR(store->client);
@@ -247,6 +248,8 @@ void repl_store_destroy(struct repl_store *store)
 	repl_stores_del(store);
 	if (store->log.io)
 		repl_log_stop(&store->log);
+	if (store->log.compact_wq)
+		destroy_workqueue(store->log.compact_wq);
 	if (store->log.wq)
 		destroy_workqueue(store->log.wq);
 	repl_log_exit(&store->log);

@@ -469,7 +469,7 @@ struct repl_track *repl_track_create(struct mapped_device *md,
 	track->sectors = sectors;
 	track->region_size = region_size;
 	track->nr_regions = nr;
-	track->wq = repl_alloc_workqueue("dm-repl-track");
+	track->wq = repl_alloc_workqueue("dm-repl-track", 0);
 	if (!track->wq || repl_bits_init(&track->recent, nr) ||
 	    repl_bits_init(&track->dirty, nr) ||
 	    repl_bits_init(&track->leaving, nr) ||

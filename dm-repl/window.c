@@ -1597,8 +1597,8 @@ int repl_window_init(struct repl_window *w, sector_t sectors)
 	int r;
 
 	window_init_lists(w);
-	w->send_wq = repl_alloc_workqueue("dm-repl-send");
-	w->wq = repl_alloc_workqueue("dm-repl-window");
+	w->send_wq = repl_alloc_workqueue("dm-repl-send", 0);
+	w->wq = repl_alloc_workqueue("dm-repl-window", 0);
 	if (!w->send_wq || !w->wq)
 		return -ENOMEM;
 	r = repl_bits_init(&w->missed, region_end(w, 0, sectors));

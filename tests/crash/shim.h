@@ -112,7 +112,7 @@ static inline void list_splice_tail_init(struct list_head *from, struct list_hea
 
 /* works, completions */
 #define INIT_WORK(w, f) do { (w)->func = (f); (w)->pending = false; } while (0)
-#define repl_alloc_workqueue(name) ((struct workqueue_struct *)sim_alloc(1))
+#define repl_alloc_workqueue(name, flags) ((struct workqueue_struct *)sim_alloc(1))
 #define destroy_workqueue(q) sim_free(q)
 void queue_work(struct workqueue_struct *wq, struct work_struct *work);
 void cancel_work_sync(struct work_struct *work);
