@@ -426,6 +426,31 @@ def pair_rows(res):
     add("from there to a write to the view, fence = /bin/true",
         middle("pair_takeover", "rest"), target=100,
         note="" if hook is None else "%.0f of it to start the hook's programs" % (hook * 1000))
+    return rows + drbd_rows(middle)
+
+
+def drbd_rows(middle):
+    """A primary beside DRBD: tests/replctl/drbd. Medians of some turns."""
+    rows = []
+    for delay in (0, 5):
+        for ours, theirs, words in (("repl-async", "drbd-a", "A"),
+                                    ("repl-sync", "drbd-c", "C")):
+            for load, key, what in (
+                    ("paced", "p50", "200 writes a second of 4 KiB, p50"),
+                    ("paced", "p99", "200 writes a second of 4 KiB, p99"),
+                    ("full", "iops", "4 KiB random, depth 32, IOPS")):
+                of = {"load": load, "delay_ms": delay}
+                value = ratio(middle("pair_write", key, device=ours, **of),
+                              middle("pair_write", key, device=theirs, **of))
+                bare = ratio(middle("pair_write", key, device=ours, **of),
+                             middle("pair_write", key, device="linear", **of))
+                if value is not None:
+                    rows.append(Row(
+                        "mode %s, peer %d ms away: %s" % (ours[5:], delay, what),
+                        None, value, at_most=load == "paced",
+                        unit="x DRBD, protocol " + words, real=PAIR,
+                        note="%s x dm-linear" % number(bare),
+                        group="a primary beside DRBD 8.4"))
     return rows
 
 

@@ -77,26 +77,27 @@ def boot(kernel, out, name, what, words, timeout):
     return status
 
 
-def boot_pair(kernel, out):
-    """tests/replctl/speed in two machines; its records."""
-    raw = os.path.join(out, "replctl.jsonl")
+def boot_pair(kernel, out, scenario):
+    """A scenario of tests/replctl in two machines; its records are in NAME.jsonl."""
+    raw = os.path.join(out, scenario + ".jsonl")
     shared = os.path.join(out, "pair")
-    scenario = "tests/replctl/speed"
+    path = "tests/replctl/" + scenario
     if os.path.exists(raw):
         os.unlink(raw)
     shutil.rmtree(shared, ignore_errors=True)
     for folder in ("tools", "tests/replctl"):
         subprocess.run(["make", "-s", "--no-print-directory", "-C", folder], cwd=REPO,
                        check=True)
-    with open(os.path.join(REPO, scenario), encoding="utf-8") as f:
+    with open(os.path.join(REPO, path), encoding="utf-8") as f:
         options = [line.split(":", 1)[1].split() for line in f
                    if line.startswith("# vm: ")][0]
     begin = time.monotonic()
     status = subprocess.run([VM_RUN, "--kernel", kernel, "--hosts", "2", *options, "--out",
-                             shared, "--", scenario], cwd=REPO, check=False).returncode
-    print("replctl: %d s, exit status %d" % (time.monotonic() - begin, status), flush=True)
-    if os.path.exists(shared + "/replctl.jsonl"):
-        shutil.copyfile(shared + "/replctl.jsonl", raw)
+                             shared, "--", path], cwd=REPO, check=False).returncode
+    print("%s: %d s, exit status %d" % (scenario, time.monotonic() - begin, status),
+          flush=True)
+    if os.path.exists(shared + "/" + scenario + ".jsonl"):
+        shutil.copyfile(shared + "/" + scenario + ".jsonl", raw)
     shutil.rmtree(shared, ignore_errors=True)
     return status
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """takeover.py REPLCTL DEVICE: cuts host 1's power, waits until the daemon here has failed
-over, writes to the view, and says how long what took (a line of $REPL_OUT/replctl.jsonl,
+over, writes to the view, and says how long what took (a line of $REPL_OUT/speed.jsonl,
 in seconds)."""
 
 import json
@@ -47,5 +47,5 @@ record = {"kind": "pair_takeover",
           "failover": when["failover"] - when["peer_lost"],
           "hook": sorted(hook)[2]}
 print("# " + json.dumps(record))
-with open(out + "/replctl.jsonl", "a", encoding="utf-8") as f:
+with open(out + "/speed.jsonl", "a", encoding="utf-8") as f:
     f.write(json.dumps(record) + "\n")
