@@ -380,8 +380,8 @@ def primary_rows(res):
     for r in res.records:
         if r["kind"] == "hour" and "error" not in r:
             rows.append(Row("%s writes, 1 TiB, a peer that does not answer: memory" %
-                            format(r["writes"], ","), 1, r["bytes"] / r["writes"],
-                            at_most=True, unit="bytes a write", group=group))
+                            format(r["writes"], ","), 1, r["bytes"] / (1 << 20),
+                            at_most=True, unit="MiB in all", group=group))
     rows.append(Row("resync of all regions", 0.8, ratio(res.time("resync_limit"),
                                                         res.time("resync")),
                     unit="x kcopyd", group="primary, resync"))
