@@ -1323,11 +1323,17 @@ static int msg_id(struct chain_args *args, u64 *id)
 	return 0;
 }
 
-static int msg_uuid(const struct chain_args *args, const char *word,
-		    u8 lineage[REPL_UUID_SIZE])
+/* "-": nobody knows whose data it is. */
+static int msg_lineage_word(const struct chain_args *args, const char *word,
+			    u8 lineage[REPL_UUID_SIZE])
 {
-	int r = repl_lineage_parse(word, lineage);
+	int r;
 
+	if (!strcmp(word, "-")) {
+		memset(lineage, 0, REPL_UUID_SIZE);
+		return 0;
+	}
+	r = repl_lineage_parse(word, lineage);
 	if (r)
 		DMERR("%s: lineage: '%s' is not a UUID", args->chain->name, word);
 	return r;
@@ -1342,7 +1348,7 @@ static int msg_start(struct chain_args *args)
 	if (args->argc)
 		r = msg_id(args, &id);
 	if (!r && args->argc == 2)
-		r = msg_uuid(args, args->argv[1], lineage);
+		r = msg_lineage_word(args, args->argv[1], lineage);
 	if (!r)
 		r = chain_start(args->chain, id, args->argc == 2 ? lineage : NULL);
 	return r ? r : msg_answer_id(args);
@@ -1565,7 +1571,7 @@ static int msg_lineage(struct chain_args *args)
 	u8 lineage[REPL_UUID_SIZE];
 	int r;
 
-	r = msg_uuid(args, args->argv[0], lineage);
+	r = msg_lineage_word(args, args->argv[0], lineage);
 	if (!r)
 		r = chain_close(chain);
 	if (r)

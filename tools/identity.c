@@ -137,6 +137,13 @@ bool identity_restored(const struct repl_verdict *verdict)
 	       verdict->position != POSITION_EQUAL && verdict->position != POSITION_PENDING;
 }
 
+bool identity_foreign(const struct repl_side *primary, const struct repl_verdict *verdict)
+{
+	return memcmp(primary->lineage, no_lineage, LINEAGE_SIZE) &&
+	       (verdict->kinship == KIN_SECONDARY_LEFT || verdict->kinship == KIN_BOTH_LEFT ||
+		verdict->kinship == KIN_STRANGERS);
+}
+
 static const char * const decision_names[DECIDE_NR] = {
 	[DECIDE_REFUSE]		= "refuse",
 	[DECIDE_IN_SYNC]	= "in-sync",

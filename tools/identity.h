@@ -99,10 +99,21 @@ void identity_decide(const struct repl_side *primary,
  * identity_restored() - is one of the two an older image than the other knows it to be?
  * @verdict: of identity_decide(), with a secondary in stage running
  *
- * Such a secondary is asked for checkpoints whatever its history is (somebody has said that
- * both disks are the same); but not then: what has changed between is in nobody's map.
+ * Such a secondary is not asked for checkpoints: what has changed between is in nobody's
+ * map.
  */
 bool identity_restored(const struct repl_verdict *verdict);
+
+/**
+ * identity_foreign() - does it go on with somebody else's history?
+ * @primary: side
+ * @verdict: of identity_decide(), with a secondary in stage running
+ *
+ * A secondary with which somebody has begun by hand has no lineage, and a primary without
+ * metadata has none. Who says that both disks are the same has the data leg attached: such
+ * a primary believes it.
+ */
+bool identity_foreign(const struct repl_side *primary, const struct repl_verdict *verdict);
 
 /* For identity_explain(): what it is about. */
 struct repl_meeting {

@@ -257,8 +257,16 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 		pair->rebooted = true;
 		pair->degraded = true;
 	}
-	if (hello->restored)
+	if (hello->restored || hello->foreign)
 		pair->stale = true;
+	if (hello->foreign) {
+		/* Its ids say nothing of ours. */
+		if (pair->ambiguous)
+			result(pair, actions, false, "the peer is another one");
+		pair->ambiguous = false;
+		pair->last = hello->checkpoint;
+		return;
+	}
 	if (hello->blank) {
 		/* What it had taken over is nothing to this life of it. */
 		if (pair->ambiguous)

@@ -136,6 +136,7 @@ struct pair_hello {
 	bool blank;		/* no checkpoint of this life, and may have one: its first */
 	bool rebooted;		/* its host has been, since it last had all of our writes */
 	bool restored;		/* its image, or ours, is an older one than the other knows */
+	bool foreign;		/* it goes on with somebody else's history */
 	uint64_t checkpoint;	/* blank: the newest that either side knows */
 	uint64_t floor;		/* primary: the newest that our disks know of: no id up to it */
 };
@@ -175,7 +176,7 @@ struct pair {
 	bool greeted;		/* our HELLO is out on it */
 	bool running;		/* all volumes of the secondary can take a checkpoint */
 	bool blank;		/* ... the first of this life */
-	bool stale;		/* primary: the peer has lost what it had acknowledged */
+	bool stale;		/* primary: the peer has not what our changes are relative to */
 	bool peer_ready;	/* primary: READY has come; secondary: is out */
 	bool peer_wants;	/* primary: WANT has come, and waits for its turn */
 	bool wanted;		/* primary: a trigger waits for its turn */

@@ -12,7 +12,8 @@
  *
  * A secondary in stage running takes checkpoints as ever; with the first it commits it
  * takes over the primary's lineage. But if one side's image is older than the other knows it
- * to be, the changes between are in nobody's map: no checkpoint before all is sent over.
+ * to be, or the secondary goes on with the history of a third host, what they differ by is
+ * in nobody's map: nothing is sent by itself, and no checkpoint before all is sent over.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -136,24 +137,30 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 	return may;
 }
 
-/* By what a secondary in stage running says: is it of that history, and of another time? */
-static bool meet_restored(struct session *s, char *text, size_t size)
+/* Of a secondary in stage running: can we go on with it? If not, @text says why. */
+static void meet_running(struct session *s, struct pair_hello *hello, char *text, size_t size)
 {
 	struct repl_meeting meeting;
+	struct pair_kernel kernel;
+	struct repl_error error;
+	bool believed;
 
+	/* Somebody has said so, or it is the one that we have been sending to. */
+	believed = !resource_kernel(&s->resource, &kernel, &error) && kernel.attached;
 	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		const struct repl_side *one = &s->meet.ours[i], *other = &s->meet.theirs[i];
 		struct repl_verdict verdict;
 
 		identity_decide(one, other, &verdict);
-		if (!identity_restored(&verdict))
+		hello->restored = identity_restored(&verdict);
+		hello->foreign = !believed && identity_foreign(one, &verdict);
+		if (!hello->restored && !hello->foreign)
 			continue;
 		meeting = meeting_of(s, i, true);
 		meeting.running = true;
 		identity_explain(&meeting, one, other, &verdict, text, size);
-		return true;
+		return;
 	}
-	return false;
 }
 
 /* A line each, once: it is the same every time the two meet. */
@@ -286,9 +293,10 @@ static void meet_primary(struct session *s)
 	char text[sizeof(s->why_apart)];
 
 	if (!s->meet.blank || hello->over) {
-		hello->restored = !hello->over && meet_restored(s, text, sizeof(text));
+		if (!hello->over)
+			meet_running(s, hello, text, sizeof(text));
 		hello->floor = newest_of_ours(s, false);
-		if (hello->restored)
+		if (hello->restored || hello->foreign)
 			explain(s, text);
 		else
 			s->why_apart[0] = 0;

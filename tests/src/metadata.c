@@ -373,6 +373,12 @@ static void identity(void)
 	message("start 20 " LINEAGE " 3", EINVAL);
 	ok_state("done", 9, "after words that are wrong");
 	message("clear_error", 0);
+	message("lineage -", 0);
+	message("identity", 0);
+	ok_str(dm_answer, "secondary - - 0 9 0 0", "whose data it is can be forgotten");
+	again("with it forgotten");
+	message("identity", 0);
+	ok_str(dm_answer, "secondary - - 0 9 0 0", "and stays so");
 	message("start 20 " OTHER, 0);
 	ok_state("running", 20, "started with an id");
 	again("started with both");

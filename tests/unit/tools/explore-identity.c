@@ -12,8 +12,7 @@
  *
  * Left out, for no id tells it: a primary's image that is put back between the checkpoint
  * and the next one, when its secondary has got writes since; or one made when a checkpoint
- * was in doubt, which failed, and whose id was used again since; and a secondary of another
- * history that runs: it is believed, as one is with which somebody has begun by hand.
+ * was in doubt, which failed, and whose id was used again since.
  *
  *	explore-identity [WRITES EVENTS]
  */
@@ -138,11 +137,8 @@ static void meet(struct state *s, unsigned int h, bool full)
 	enum repl_decision may;
 
 	identity_decide(&one, &other, &verdict);
-	if (o->role == RUNNING && verdict.kinship != KIN_SAME &&
-	    verdict.kinship != KIN_PRIMARY_LEFT)
-		return;
 	if (o->role == RUNNING) {
-		s->stale = identity_restored(&verdict);
+		s->stale = identity_restored(&verdict) || identity_foreign(&one, &verdict);
 		if (full) {
 			send_all(p, o);
 			s->stale = 0;

@@ -49,7 +49,7 @@ static const char * const hosts[] = { "alpha", "beta" };
  */
 
 static struct fake {
-	bool up, held, attached, over, stuck;
+	bool up, held, attached, over, stuck, stuck_commit;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs, unexports, adopted, promotions;
@@ -263,6 +263,8 @@ int __wrap_resource_prepare(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 			   struct repl_error *error)
 {
+	while (fake_of(resource)->stuck_commit)
+		usleep(10000);
 	fake_of(resource)->checkpoint = id;
 	fake_of(resource)->prepared = 0;
 	return 0;
@@ -819,6 +821,68 @@ static void restored(void **state)
 	connected("r0");
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 11);
+}
+
+/*
+ * A secondary goes on with somebody else's history: nothing is sent by itself, and its ids
+ * say nothing of ours. But who says that both hold the same has the data leg attached.
+ */
+static void foreign(void **state)
+{
+	pid_t asks;
+	int status;
+
+	configure_both(0, ALPHA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'a', LINEAGE_SIZE);
+	memset(fakes[BETA][0].side.lineage, 'd', LINEAGE_SIZE);
+	fakes[ALPHA][0].side.checkpoint = 7;
+	fakes[BETA][0].side.checkpoint = 7;
+	fakes[BETA][0].checkpoint = 7;
+	fakes[ALPHA][0].attached = false;
+	start_both();
+	connected("r0");
+	run_until(times_in_log(ALPHA, "the disks have no history in common"));
+	run_until(times_in_log(ALPHA, "to keep what alpha has: on alpha 'replctl sync --full r0'"));
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_string_equal(error.text,
+			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 7);
+	/* All of it was sent over. */
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint == 8);
+	run_until(fakes[BETA][0].adopted == 1);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
+
+	/* The operator's word. */
+	kill(daemons[ALPHA], SIGKILL);
+	ended(ALPHA);
+	start(ALPHA, NULL, 0);
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[BETA][0].checkpoint, 9);
+
+	/* It takes the place of one that owes us an answer. */
+	fakes[BETA][0].side.lineage[0] = 'a';
+	fakes[BETA][0].stuck_commit = true;
+	fflush(NULL);
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) &&
+		      !strcmp(error.text, "the peer is another one") ? 0 : 1);
+	run_until(status_has(BETA, "r0", "\"phase\":\"committing\""));
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	fakes[BETA][0].checkpoint = 20;
+	fakes[BETA][0].prepared = 0;
+	fakes[BETA][0].side.lineage[0] = 'd';
+	fakes[BETA][0].stuck_commit = false;
+	fakes[ALPHA][0].attached = false;
+	start(BETA, NULL, 0);
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	assert_int_equal(status, 0);
+	assert_int_equal(fakes[BETA][0].checkpoint, 20);
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
@@ -1480,7 +1544,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(restored), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(restored), test(foreign), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
