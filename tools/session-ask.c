@@ -231,13 +231,33 @@ static void ask_switch(struct session *s, struct repl_client *client)
 		control_end(client, REPL_EXIT_REFUSED, "a switch is asked for on the primary");
 	} else if (!pair->connected) {
 		control_end(client, REPL_EXIT_PEER, "the peer is not connected");
-	} else if (pair->degraded || pair->stale || !pair->running ||
-		   pair->phase != PAIR_IDLE || pair->busy) {
+	} else if (pair->phase != PAIR_IDLE || pair->busy) {
+		/* Who asked for that checkpoint has been told; it is being released. */
+		wait_for(s, client, WAIT_SWITCH);
+	} else if (pair->degraded || pair->stale || !pair->running) {
 		control_end(client, REPL_EXIT_REFUSED,
 			    "the peer has not got all: a checkpoint comes first");
 	} else {
 		send_frame(s, FRAME_SWITCH, 0, NULL, 0);
 		control_end(client, REPL_EXIT_OK, NULL);
+	}
+}
+
+/**
+ * ask_idle() - no checkpoint is under way any more
+ * @s: session
+ */
+void ask_idle(struct session *s)
+{
+	for (unsigned int i = 0; i < s->nr_waiters;) {
+		struct repl_client *client = s->waiter[i].client;
+
+		if (s->waiter[i].what != WAIT_SWITCH) {
+			i++;
+			continue;
+		}
+		s->waiter[i] = s->waiter[--s->nr_waiters];
+		ask_switch(s, client);
 	}
 }
 

@@ -26,7 +26,7 @@
 
 struct waiter {
 	struct repl_client *client;
-	enum { WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS } what;
+	enum { WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS, WAIT_SWITCH } what;
 	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
 };
 
@@ -175,5 +175,6 @@ void tell_text(struct session *s, const char *name, const char *key, const char 
 void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit exit,
 	    const char *text, struct json_object *line);
 void answer_all(struct session *s, enum repl_exit exit, const char *text);
+void ask_idle(struct session *s);
 
 #endif

@@ -197,6 +197,8 @@ void session_feed(struct session *s, const struct pair_event *event)
 		s->first_wanted = false;
 		session_feed_type(s, PAIR_TRIGGER);
 	}
+	if (s->pair.phase == PAIR_IDLE && !s->pair.busy)
+		ask_idle(s);
 	if (s->leaving)
 		session_leave(s);
 }

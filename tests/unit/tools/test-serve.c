@@ -49,7 +49,7 @@ static const char * const hosts[] = { "alpha", "beta" };
  */
 
 static struct fake {
-	bool up, held, attached, over, stuck, stuck_commit;
+	bool up, held, attached, over, stuck, stuck_commit, stuck_release;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs, unexports, adopted, promotions;
@@ -203,6 +203,8 @@ int __wrap_resource_release(const struct repl_resource *resource, uint64_t id,
 {
 	struct fake *fake = fake_of(resource);
 
+	while (fake->stuck_release)
+		usleep(10000);
 	fake->held = false;
 	if (committed && id == fake->cut)
 		fake->released = id;
@@ -917,6 +919,8 @@ static void two_primaries(void **state)
 /* A planned switch: the secondary takes over, and is the primary when it has merged. */
 static void switching(void **state)
 {
+	pid_t slow;
+
 	configure_both(0, ALPHA, "");
 	start(ALPHA, NULL, 0);
 	run_until(status_has(ALPHA, "r0", "disconnected"));
@@ -931,9 +935,19 @@ static void switching(void **state)
 	assert_int_equal(ask(ALPHA, "switch", "r0", NULL), -1);
 	assert_string_equal(error.text, "the peer has not got all: a checkpoint comes first");
 	fakes[ALPHA][0].attached = true;
-	checkpoint(ALPHA, "r0");
+	/* Who asked for it is told before it is released; the switch waits for that. */
+	fakes[ALPHA][0].stuck_release = true;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), 0);
 	assert_false(fakes[BETA][0].over);
+	fflush(NULL);
+	slow = fork();
+	if (!slow) {
+		usleep(300000);		/* (if the request is later, nothing is tested) */
+		fakes[ALPHA][0].stuck_release = false;
+		_exit(0);
+	}
 	assert_int_equal(ask(ALPHA, "switch", "r0", NULL), 0);
+	assert_int_equal(waitpid(slow, NULL, 0), slow);
 	run_until(fakes[BETA][0].primary);
 	assert_true(fakes[BETA][0].over);
 	run_until(times_in_log(BETA, "r0: primary"));
