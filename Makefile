@@ -154,7 +154,7 @@ help:
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make crash         power lost at POINTS moments (10000) of random workloads, SEED'
 	@echo 'make explore       the checkpoint protocol in every order of events'
-	@echo 'make mutants       breaks the module in 46 places: is each found?'
+	@echo 'make mutants       breaks the module in one place after the other: is it found?'
 	@echo 'make bench         the speed table; bench-short: a part of it'
 	@echo 'make demo          replication and failover, shown'
 	@echo 'make compat        builds against the headers of 6.1, 6.12 and 7.3'
