@@ -148,7 +148,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 		primary_refuse(pair, actions, "the peer has failed over");
 		return;
 	}
-	if (pair->stale) {
+	if (pair->stale || pair->foreign) {
 		primary_refuse(pair, actions,
 			       "the peer's checkpoint is not the last one: 'replctl sync --full'");
 		return;
@@ -257,14 +257,16 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 		pair->rebooted = true;
 		pair->degraded = true;
 	}
-	if (hello->restored || hello->foreign)
+	if (hello->restored)
 		pair->stale = true;
+	pair->foreign = hello->foreign;
 	if (hello->foreign) {
-		/* Its ids say nothing of ours. */
+		/* Its ids say nothing of ours; if it is to be our peer, they go on. */
 		if (pair->ambiguous)
 			result(pair, actions, false, "the peer is another one");
 		pair->ambiguous = false;
-		pair->last = hello->checkpoint;
+		if (hello->checkpoint > pair->floor)
+			pair->floor = hello->checkpoint;
 		return;
 	}
 	if (hello->blank) {

@@ -176,7 +176,8 @@ struct pair {
 	bool greeted;		/* our HELLO is out on it */
 	bool running;		/* all volumes of the secondary can take a checkpoint */
 	bool blank;		/* ... the first of this life */
-	bool stale;		/* primary: the peer has not what our changes are relative to */
+	bool stale;		/* primary: the peer has lost what it had acknowledged */
+	bool foreign;		/* primary: the peer of this connection has another history */
 	bool peer_ready;	/* primary: READY has come; secondary: is out */
 	bool peer_wants;	/* primary: WANT has come, and waits for its turn */
 	bool wanted;		/* primary: a trigger waits for its turn */

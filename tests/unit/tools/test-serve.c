@@ -885,6 +885,17 @@ static void foreign(void **state)
 	assert_int_equal(waitpid(asks, &status, 0), asks);
 	assert_int_equal(status, 0);
 	assert_int_equal(fakes[BETA][0].checkpoint, 20);
+
+	/* Ours comes back, and goes on. */
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	fakes[BETA][0].checkpoint = 9;
+	fakes[BETA][0].side.lineage[0] = 'a';
+	fakes[ALPHA][0].attached = true;
+	start(BETA, NULL, 0);
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[BETA][0].checkpoint, 10);
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
