@@ -148,7 +148,7 @@ static void primary_next(struct pair *pair, struct pair_actions *actions)
 		primary_refuse(pair, actions, "the peer has failed over");
 		return;
 	}
-	if (pair->stale || pair->foreign) {
+	if (pair_apart(pair)) {
 		primary_refuse(pair, actions,
 			       "the peer's checkpoint is not the last one: 'replctl sync --full'");
 		return;

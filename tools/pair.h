@@ -205,4 +205,15 @@ void pair_event(struct pair *pair, const struct pair_event *event,
 		struct pair_actions *actions);
 const char *pair_phase_name(enum pair_phase phase);
 
+/**
+ * pair_apart() - is what the two differ by in nobody's map?
+ * @pair: of a primary
+ *
+ * Then there is no checkpoint before somebody has had all of the disks sent over.
+ */
+static inline bool pair_apart(const struct pair *pair)
+{
+	return pair->stale || pair->foreign;
+}
+
 #endif

@@ -226,8 +226,8 @@ static int secondary_start(const char *view, bool dry_run, struct repl_error *er
 		return 0;
 	step(dry_run, "start %s: what the disk has now is the first checkpoint", view);
 	/* Of whoever is primary: that both hold the same is the operator's word. */
-	return dry_run ? 0 : dm_message(view, "lineage -", NULL, 0, error) ||
-			     dm_message(view, "start", NULL, 0, error) ? -1 : 0;
+	return !dry_run && (dm_message(view, "lineage -", NULL, 0, error) ||
+			    dm_message(view, "start", NULL, 0, error)) ? -1 : 0;
 }
 
 /* Make what is missing of a volume of the secondary. @arg: struct up */

@@ -144,7 +144,7 @@ static struct json_object *status_object(struct session *s)
 	json_object_object_add(o, "degraded", json_object_new_boolean(pair->degraded));
 	json_object_object_add(o, "catching_up",
 			       json_object_new_boolean(pair->degraded && pair->coming));
-	json_object_object_add(o, "stale", json_object_new_boolean(pair->stale || pair->foreign));
+	json_object_object_add(o, "stale", json_object_new_boolean(pair_apart(pair)));
 	json_object_object_add(o, "failed_over",
 			       json_object_new_boolean(primary ? pair->diverged : pair->over));
 	json_object_object_add(o, "checkpoint", json_object_new_uint64(pair->last));
@@ -234,7 +234,7 @@ static void ask_switch(struct session *s, struct repl_client *client)
 	} else if (pair->phase != PAIR_IDLE || pair->busy) {
 		/* Who asked for that checkpoint has been told; it is being released. */
 		wait_for(s, client, WAIT_SWITCH);
-	} else if (pair->degraded || pair->stale || pair->foreign || !pair->running) {
+	} else if (pair->degraded || pair_apart(pair) || !pair->running) {
 		control_end(client, REPL_EXIT_REFUSED,
 			    "the peer has not got all: a checkpoint comes first");
 	} else {
@@ -265,7 +265,7 @@ void ask_idle(struct session *s)
 static void ask_synced(struct session *s, struct repl_client *client)
 {
 	/* Its next checkpoint makes that so. */
-	s->first_wanted |= s->pair.stale || s->pair.foreign;
+	s->first_wanted |= pair_apart(&s->pair);
 	s->pair.stale = false;
 	s->pair.foreign = false;
 	session_look_now(s);

@@ -137,23 +137,27 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 	return may;
 }
 
+/* Somebody has said that both hold the same, or it is the one that we have been sending to. */
+static bool believed(const struct session *s)
+{
+	struct pair_kernel kernel;
+	struct repl_error error;
+
+	return !resource_kernel(&s->resource, &kernel, &error) && kernel.attached;
+}
+
 /* Of a secondary in stage running: can we go on with it? If not, @text says why. */
 static void meet_running(struct session *s, struct pair_hello *hello, char *text, size_t size)
 {
 	struct repl_meeting meeting;
-	struct pair_kernel kernel;
-	struct repl_error error;
-	bool believed;
 
-	/* Somebody has said so, or it is the one that we have been sending to. */
-	believed = !resource_kernel(&s->resource, &kernel, &error) && kernel.attached;
 	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		const struct repl_side *one = &s->meet.ours[i], *other = &s->meet.theirs[i];
 		struct repl_verdict verdict;
 
 		identity_decide(one, other, &verdict);
 		hello->restored = identity_restored(&verdict);
-		hello->foreign = !believed && identity_foreign(one, &verdict);
+		hello->foreign = identity_foreign(one, &verdict) && !believed(s);
 		if (!hello->restored && !hello->foreign)
 			continue;
 		meeting = meeting_of(s, i, true);

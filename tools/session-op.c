@@ -447,7 +447,7 @@ void op_resync(struct session *s)
 
 	if (s->resyncing || s->leaving || s->meet.fetching || pair->role != PAIR_PRIMARY ||
 	    !pair->degraded ||
-	    !pair->connected || !pair->running || pair->diverged || pair->stale || pair->foreign ||
+	    !pair->connected || !pair->running || pair->diverged || pair_apart(pair) ||
 	    pair->phase != PAIR_IDLE || pair->busy)
 		return;
 	if (resource_kernel(&s->resource, &kernel, &error) || kernel.never ||
