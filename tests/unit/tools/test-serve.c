@@ -781,6 +781,17 @@ static void new_disk(void **state)
 	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 }
 
+/* The two are apart, @why, and there is no checkpoint before all was sent over. */
+static void only_with_all(const char *why)
+{
+	run_until(times_in_log(ALPHA, why));
+	run_until(times_in_log(ALPHA, "to keep what alpha has: on alpha 'replctl sync --full r0'"));
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_string_equal(error.text,
+			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
+	assert_int_equal(fakes[BETA][0].checkpoint, 7);
+}
+
 /* An older image on either side: no checkpoint before all of it was sent over. */
 static void restored(void **state)
 {
@@ -792,12 +803,7 @@ static void restored(void **state)
 	fakes[BETA][0].checkpoint = 7;
 	start_both();
 	connected("r0");
-	run_until(times_in_log(ALPHA, "the secondary has lost a checkpoint that it had acknowledged"));
-	run_until(times_in_log(ALPHA, "to keep what alpha has: on alpha 'replctl sync --full r0'"));
-	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
-	assert_string_equal(error.text,
-			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
-	assert_int_equal(fakes[BETA][0].checkpoint, 7);
+	only_with_all("the secondary has lost a checkpoint that it had acknowledged");
 	/* No id once more that our disk knows. */
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	run_until(fakes[BETA][0].checkpoint == 10);
@@ -843,13 +849,8 @@ static void foreign(void **state)
 	fakes[ALPHA][0].attached = false;
 	start_both();
 	connected("r0");
-	run_until(times_in_log(ALPHA, "the disks have no history in common"));
-	run_until(times_in_log(ALPHA, "to keep what alpha has: on alpha 'replctl sync --full r0'"));
-	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
-	assert_string_equal(error.text,
-			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
+	only_with_all("the disks have no history in common");
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
-	assert_int_equal(fakes[BETA][0].checkpoint, 7);
 	/* All of it was sent over. */
 	fakes[ALPHA][0].attached = true;
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
