@@ -439,17 +439,15 @@ def drbd_rows(middle):
                     ("paced", "p50", "200 writes a second of 4 KiB, p50"),
                     ("paced", "p99", "200 writes a second of 4 KiB, p99"),
                     ("full", "iops", "4 KiB random, depth 32, IOPS")):
-                of = {"load": load, "delay_ms": delay}
-                value = ratio(middle("pair_write", key, device=ours, **of),
-                              middle("pair_write", key, device=theirs, **of))
-                bare = ratio(middle("pair_write", key, device=ours, **of),
-                             middle("pair_write", key, device="linear", **of))
-                if value is not None:
+                value, drbd, linear = (
+                    middle("pair_write", key, device=device, load=load, delay_ms=delay)
+                    for device in (ours, theirs, "linear"))
+                if value is not None and drbd is not None:
                     rows.append(Row(
                         "mode %s, peer %d ms away: %s" % (ours[5:], delay, what),
-                        None, value, at_most=load == "paced",
+                        None, ratio(value, drbd), at_most=load == "paced",
                         unit="x DRBD, protocol " + words, real=PAIR,
-                        note="%s x dm-linear" % number(bare),
+                        note="%s x dm-linear" % number(ratio(value, linear)),
                         group="a primary beside DRBD 8.4"))
     return rows
 
