@@ -18,6 +18,12 @@ static u32 repl_map_mask(u64 begin, u64 end)
 	return (u32)((1ULL << (2 * nr)) - 1) << (2 * first);
 }
 
+/* First region of the next chunk. */
+static u64 repl_map_next_chunk(u64 region)
+{
+	return (region | ((1ULL << REPL_CHUNK_SHIFT) - 1)) + 1;
+}
+
 /* First region of the next word. */
 static u64 repl_map_next_word(u64 region)
 {
@@ -41,13 +47,17 @@ static u32 repl_map_present(u32 states)
 int repl_map_init(struct repl_map *map, u64 nr_regions)
 {
 	u64 nr_words = (nr_regions >> REPL_MAP_SHIFT) + 1;
+	u64 nr_chunks = (nr_regions >> REPL_CHUNK_SHIFT) + 1;
 
 	if (!nr_regions || nr_words > SIZE_MAX / sizeof(*map->words))
 		return -EINVAL;
 
 	map->words = vzalloc(nr_words * sizeof(*map->words));
-	if (!map->words)
+	map->chunks = vzalloc(nr_chunks * sizeof(*map->chunks));
+	if (!map->words || !map->chunks) {
+		repl_map_exit(map);
 		return -ENOMEM;
+	}
 
 	map->nr_regions = nr_regions;
 	map->tag = 1;	/* the words are tagged 0 */
@@ -61,7 +71,9 @@ int repl_map_init(struct repl_map *map, u64 nr_regions)
 void repl_map_exit(struct repl_map *map)
 {
 	vfree(map->words);
+	vfree(map->chunks);
 	map->words = NULL;
+	map->chunks = NULL;
 }
 
 /**
@@ -74,8 +86,10 @@ void repl_map_empty(struct repl_map *map)
 {
 	if (unlikely(++map->tag == 0)) {
 		u64 nr_words = (map->nr_regions >> REPL_MAP_SHIFT) + 1;
+		u64 nr_chunks = (map->nr_regions >> REPL_CHUNK_SHIFT) + 1;
 
 		memset(map->words, 0, nr_words * sizeof(*map->words));
+		memset(map->chunks, 0, nr_chunks * sizeof(*map->chunks));
 		map->tag = 1;
 	}
 }
@@ -85,11 +99,15 @@ static int repl_map_set_word(struct repl_map *map, u64 region, u32 mask,
 			     enum repl_region_state state)
 {
 	u64 *p = &map->words[region >> REPL_MAP_SHIFT];
+	u32 *chunk = &map->chunks[region >> REPL_CHUNK_SHIFT];
 	u32 fill = mask & (REPL_MAP_LOW * state);
 	u64 old = READ_ONCE(*p);
 	u64 seen;
 	u32 states;
 
+	/* Ahead of the word, by the barrier below. */
+	if (fill && READ_ONCE(*chunk) != map->tag)
+		WRITE_ONCE(*chunk, map->tag);
 	for (;;) {
 		u64 new;
 
@@ -180,13 +198,21 @@ u64 repl_map_run_slow(const struct repl_map *map, u64 begin, u64 end,
 u64 repl_map_next(const struct repl_map *map, u64 begin, u64 end)
 {
 	while (begin < end) {
-		u32 states = repl_map_present(repl_map_states(map, begin)) &
-			     repl_map_mask(begin, end);
+		u64 stop = min(end, repl_map_next_chunk(begin));
 
-		if (states)
-			return (begin & ~(u64)(REPL_MAP_REGIONS - 1)) +
-			       __ffs(states) / 2;
-		begin = repl_map_next_word(begin);
+		if (READ_ONCE(map->chunks[begin >> REPL_CHUNK_SHIFT]) !=
+		    map->tag)
+			begin = stop;
+		while (begin < stop) {
+			u32 states = repl_map_present(repl_map_states(map,
+								      begin)) &
+				     repl_map_mask(begin, stop);
+
+			if (states)
+				return (begin & ~(u64)(REPL_MAP_REGIONS - 1)) +
+				       __ffs(states) / 2;
+			begin = repl_map_next_word(begin);
+		}
 	}
 	return end;
 }

@@ -14,8 +14,12 @@
  *	| tag            |r15 ...                   r1 |r0|
  *	+----------------+--+--+--+--+--+--+--+--+--+--+--+
  *
+ * A chunk, 65,536 regions, has the tag of the last epoch that gave one of its
+ * regions a state, so that a walk through a map of hundreds of millions passes
+ * over what this epoch has not touched.
+ *
  * The tag wraps after 2^32 - 1 epochs (3.4 years at 40 checkpoints a second).
- * repl_map_empty() then wipes the words, so that a word that old is never
+ * repl_map_empty() then wipes all of it, so that a word that old is never
  * taken for a new one.
  *
  * Concurrency: repl_map_get(), _run(), _all() and _next() may run at any time
@@ -32,6 +36,7 @@
 #define REPL_MAP_REGIONS	16U	/* in a word */
 #define REPL_MAP_SHIFT		4	/* log2 of that */
 #define REPL_MAP_LOW		0x55555555U	/* low bit of each state */
+#define REPL_CHUNK_SHIFT	16	/* log2 of the regions in a chunk */
 
 /*
  * none -> redirect -> preserved; back to none by a new epoch or by merge
@@ -46,6 +51,7 @@ enum repl_region_state {
 
 struct repl_map {
 	u64 *words;
+	u32 *chunks;
 	u64 nr_regions;
 	u32 tag;
 };

@@ -165,6 +165,55 @@ static void wrap(void)
 	repl_map_exit(&map);
 }
 
+/* A walk reads the words of the chunks that this epoch has touched, and no others. */
+static void chunks(void)
+{
+	const u64 chunk = 1ULL << REPL_CHUNK_SHIFT, nr = 5 * chunk + 77;
+	const u64 set[] = { 0, chunk - 1, chunk, 3 * chunk - 1, 5 * chunk, nr - 1 };
+	const unsigned int nr_set = sizeof(set) / sizeof(set[0]);
+	u64 seed = 99, word;
+	bool good = true;
+
+	repl_map_init(&map, nr);
+	ok(repl_map_next(&map, 0, nr) == nr, "chunks: an empty map has none");
+	for (unsigned int i = 0; i < nr_set; i++)
+		repl_map_set(&map, set[i], set[i] + 1, REPL_REGION_PRESERVED);
+	for (unsigned int i = 0; i < 100000; i++) {
+		/* about an edge, half of the time */
+		u64 b = i & 1 ? rnd(&seed) % nr : set[rnd(&seed) % nr_set] - 8 + rnd(&seed) % 16;
+		u64 e, want;
+		unsigned int k = 0;
+
+		b = b < nr ? b : nr - 1;
+		e = b + 1 + rnd(&seed) % (nr - b);
+		while (k < nr_set && set[k] < b)
+			k++;
+		want = k < nr_set && set[k] < e ? set[k] : e;
+		good &= repl_map_next(&map, b, e) == want;
+	}
+	ok(good, "chunks: next, from and to anywhere");
+
+	/* What no set has brought there is not found: nobody looked. */
+	word = map.words[(3 * chunk) >> REPL_MAP_SHIFT];
+	map.words[(3 * chunk) >> REPL_MAP_SHIFT] = (u64)map.tag << 32 | UINT32_MAX;
+	ok(repl_map_next(&map, 2 * chunk, nr) == 3 * chunk - 1 &&
+	   repl_map_next(&map, 3 * chunk, nr) == 5 * chunk,
+	   "chunks: one that was not touched is passed over");
+	map.words[(3 * chunk) >> REPL_MAP_SHIFT] = word;
+
+	repl_map_set(&map, 0, nr, REPL_REGION_NONE);
+	ok(repl_map_next(&map, 0, nr) == nr, "chunks: all are cleared");
+	map.words[0] = (u64)(map.tag + 1) << 32 | UINT32_MAX;
+	repl_map_empty(&map);
+	ok(repl_map_next(&map, 0, nr) == nr, "chunks: none is touched in a new epoch");
+	repl_map_set(&map, 0, nr, REPL_REGION_NONE);
+	ok(repl_map_next(&map, chunk, nr) == nr && map.chunks[1] != map.tag,
+	   "chunks: clearing touches none");
+	repl_map_set(&map, chunk - 1, chunk + 1, REPL_REGION_REDIRECT);
+	ok(repl_map_next(&map, chunk, nr) == chunk, "chunks: a range over an edge touches both");
+	repl_map_exit(&map);
+}
+
 static void limits(void)
 {
 	struct repl_map m = { 0 };
@@ -173,6 +222,7 @@ static void limits(void)
 	ok(repl_map_init(&m, UINT64_MAX) < 0, "a map that no memory can hold is refused");
 	shim_fail_alloc = 1;
 	ok(repl_map_init(&m, 5) == -ENOMEM, "out of memory");
+	ok(!m.words && !m.chunks, "and nothing is left of it");
 	repl_map_exit(&m);
 	ok(!m.words, "exit of a map that never was");
 }
@@ -267,6 +317,7 @@ int main(void)
 		exhaustive(sizes[i]);
 	random_steps();
 	wrap();
+	chunks();
 	concurrent();
 	return unit_end();
 }
