@@ -427,14 +427,15 @@ enum repl_verdict repl_window_write(struct repl_window *w, struct bio *bio,
 
 	spin_lock_irqsave(&w->lock, flags);
 	verdict = window_decide(w, bio, entry, again);
+	/* Now: a push that is to start for it must not end before it is there. */
+	if (verdict == REPL_MISSED)
+		repl_window_miss(w, bio->bi_iter.bi_sector, bio_sectors(bio));
 	if (w->gathered >= WINDOW_GATHER)
 		window_poke(w);
 	spin_unlock_irqrestore(&w->lock, flags);
 
 	if (verdict == REPL_STREAM)
 		entry_copy(w, *entry, bio);
-	else if (verdict == REPL_MISSED)
-		repl_window_miss(w, bio->bi_iter.bi_sector, bio_sectors(bio));
 	return verdict;
 }
 
@@ -563,10 +564,9 @@ bool repl_window_enter(struct repl_window *w, struct repl_range *range,
 	}
 	if (may)
 		range_insert(w, range, REPL_RANGE_SYNC, sector, nr);
-	spin_unlock_irqrestore(&w->lock, flags);
-
-	if (!may)
+	else
 		repl_window_miss(w, sector, nr);
+	spin_unlock_irqrestore(&w->lock, flags);
 	return may;
 }
 

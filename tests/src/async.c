@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "repl.h"
@@ -262,6 +263,93 @@ static void order(const char *features, bool zeroes)
 	equal("after overlapping writes");
 	ok_primary_latched(NAME, "-", 0, 0);
 	unmake();
+}
+
+static atomic_bool busy_ends;
+
+static void to_cpu_0(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	need(!sched_setaffinity(0, sizeof(set), &set), "to CPU 0");
+}
+
+/* Who runs there otherwise is interrupted at any time, for so long. */
+static void *busy(void *arg)
+{
+	const struct sched_param param = { .sched_priority = 1 };
+	const long long spin = patience_of(20) * 1000000LL;
+	struct timespec from, now, pause = { 0 };
+	uint64_t seed = 17;
+
+	to_cpu_0();
+	need(!sched_setscheduler(0, SCHED_FIFO, &param), "SCHED_FIFO");
+	while (!busy_ends) {
+		pause.tv_nsec = 1000000 + rnd_below(&seed, 2000000);
+		nanosleep(&pause, NULL);
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		do
+			clock_gettime(CLOCK_MONOTONIC, &now);
+		while ((now.tv_sec - from.tv_sec) * 1000000000LL + now.tv_nsec - from.tv_nsec <
+		       spin);
+	}
+	return arg;
+}
+
+/* Thrice what the window holds. */
+static void *writing_much(void *arg)
+{
+	struct writer *w = arg;
+	struct io_req reqs[12];
+
+	to_cpu_0();
+	for (unsigned int i = 0; i < 12; i++)
+		reqs[i] = (struct io_req){ true, at(rnd_below(&w->seed, REGIONS)), BYTES, scratch };
+	io_wait(io_start(fd, reqs, 12));
+	for (unsigned int i = 0; i < 12; i++)
+		w->err = w->err ?: reqs[i].error;
+	return NULL;
+}
+
+/*
+ * Who is missed may be interrupted between that and its mark in the map, for longer
+ * than a push takes that comes for it. (Where kernels are preemptible.)
+ */
+static void congested_often(void)
+{
+	const char *old = peer_disk;
+	pthread_t other;
+	char slow[64];
+
+	section("congestion, over and over");
+	errno = dm_make("async-slow", SECTORS, "delay", "%s 0 %u", peer_disk, patience_of(4));
+	need(!errno, "a slow peer");
+	snprintf(slow, sizeof(slow), "%s", dm_path("async-slow"));
+	peer_disk = slow;
+	make("2 async window=256");
+	busy_ends = false;
+	need(!pthread_create(&other, NULL, busy, NULL), "a thread");
+	for (unsigned int i = 0; i < 100; i++) {
+		struct writer w = { .seed = i + tag };
+
+		stamp(scratch, 0, REGION, ++tag);
+		need(!pthread_create(&w.thread, NULL, writing_much, &w), "a thread");
+		pthread_join(w.thread, NULL);
+		need(!w.err, "the workload has had no error");
+		status();
+		if (st.dirty || !strcmp(st.job_state, "running"))
+			wait_job_done();
+	}
+	busy_ends = true;
+	pthread_join(other, NULL);
+	settle();
+	equal("after congestion, over and over");
+	ok_primary_latched(NAME, "-", 0, 0);
+	unmake();
+	need(!dm_remove("async-slow"), "the slow peer is removed");
+	peer_disk = old;
 }
 
 /* The buffer is its owner's again when the write has ended. */
@@ -1005,7 +1093,7 @@ int main(void)
 {
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);
-	watchdog(patience_of(300));
+	watchdog(300);
 	console_quiet();
 	brd_load(3, SIZE);
 	content = io_alloc(SIZE);
@@ -1031,6 +1119,7 @@ int main(void)
 	order("1 async", false);
 	order("2 async window=256", false);
 	order("3 async congestion=block window=256", false);
+	congested_often();
 	local_disk = loop_make(SIZE);
 	slow_zeroes();
 	zeroes_as_data();
