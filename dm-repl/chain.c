@@ -489,12 +489,20 @@ static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 			     unsigned int nr, u8 *bits)
 {
 	struct repl_chain *chain = context;
+	bool some = false;
 
-	if (map == REPL_DISK_DIRTY)
-		return repl_bits_bytes(&chain->dirty, begin, nr, bits);
-	return repl_map_bits(map == REPL_DISK_ACTIVE ? &chain->active_map :
-						       &chain->hidden_map,
-			     begin, nr, bits);
+	if (map == REPL_DISK_HIDDEN)
+		return repl_map_bits(&chain->hidden_map, begin, nr, bits);
+	if (map == REPL_DISK_ACTIVE)
+		return repl_map_bits(&chain->active_map, begin, nr, bits);
+
+	/* The maps first: a merge takes out of them what it has made dirty. */
+	if (smp_load_acquire(&chain->dirty_lags)) {
+		some = repl_map_bits(&chain->hidden_map, begin, nr, bits);
+		some |= repl_map_bits(&chain->active_map, begin, nr, bits);
+		smp_rmb();
+	}
+	return repl_bits_bytes(&chain->dirty, begin, nr, bits) || some;
 }
 
 static void chain_empty_map(struct repl_map *map, atomic64_t *nr)
@@ -523,13 +531,26 @@ static void chain_map_to_dirty(struct repl_chain *chain,
 	}
 }
 
-/* What is not of the checkpoint. Nothing changes the maps meanwhile. */
+/* What is not of the checkpoint. A merge may take some of it out meanwhile. */
 static void chain_add_to_dirty(struct repl_chain *chain)
 {
 	if (atomic64_read(&chain->nr_hidden))
 		chain_map_to_dirty(chain, &chain->hidden_map);
 	if (atomic64_read(&chain->nr_active))
 		chain_map_to_dirty(chain, &chain->active_map);
+}
+
+/*
+ * A failover makes dirty what hidden and active have, and must not take longer
+ * the more that is: until somebody asks for the dirty map, it is dirty by being
+ * there, and a merge marks what it takes away. chain->lock held.
+ */
+static void chain_catch_up_dirty(struct repl_chain *chain)
+{
+	if (!chain->dirty_lags)
+		return;
+	chain_add_to_dirty(chain);
+	smp_store_release(&chain->dirty_lags, false);
 }
 
 static int chain_store_apply(void *context, enum repl_apply what, u64 begin,
@@ -1236,12 +1257,12 @@ static int chain_failover(struct repl_chain *chain)
 	/* What is not of the checkpoint is no part of the old one. */
 	repl_identity_leave(&state.identity, chain->checkpoint_id);
 	/* Before the record: a compaction that begins behind it reads the map. */
-	chain_add_to_dirty(chain);
+	WRITE_ONCE(chain->dirty_lags, true);
 	r = chain_record(chain, &state, REPL_LOG_DIRTY_ADD,
 			 atomic64_read(&chain->nr_active) ?
 			 REPL_LOG_DEV_ACTIVE : 0);
 	if (r) {
-		repl_bits_wipe(&chain->dirty);
+		WRITE_ONCE(chain->dirty_lags, false);
 		if (!was_closed)
 			chain_open(chain);
 		return r;
@@ -1285,6 +1306,9 @@ void repl_chain_merged(struct repl_job *job, bool done)
 	if (done && chain_record_empty(chain, REPL_STAGE_DONE, chain->fenced,
 				       chain->checkpoint_id))
 		done = false;
+	/* All that was there has been merged. */
+	if (done)
+		WRITE_ONCE(chain->dirty_lags, false);
 	chain_set_stage(chain, done ? REPL_STAGE_DONE :
 				      REPL_STAGE_FAILOVER_FAILED);
 	chain_open(chain);
@@ -1554,8 +1578,9 @@ static int msg_fill(struct chain_args *args)
 
 static int msg_identity(struct chain_args *args)
 {
-	const struct repl_chain *chain = args->chain;
+	struct repl_chain *chain = args->chain;
 
+	chain_catch_up_dirty(chain);
 	return repl_identity_show(&chain->identity, chain->checkpoint_id,
 				  repl_bits_count(&chain->dirty),
 				  chain->prepared ? chain->prepared_id :
@@ -1598,6 +1623,7 @@ static int msg_dirty(struct chain_args *args)
 		      chain->name, args->argv[0]);
 		return -EINVAL;
 	}
+	chain_catch_up_dirty(chain);
 	r = repl_dirty_message(&chain->maps, args->argc + 1, args->argv - 1,
 			       args->result, args->maxlen, &why);
 	if (r < 0)

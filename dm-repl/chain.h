@@ -117,6 +117,7 @@ struct repl_chain {
 	struct repl_map hidden_map;
 	struct repl_map active_map;
 	struct repl_bits dirty;		/* since a failover; see view_mark() */
+	bool dirty_lags;		/* so is what the maps have */
 	struct repl_gate gate;
 	struct repl_readers readers;
 

@@ -85,6 +85,8 @@ static void merge_copied(int read_err, unsigned long write_err, void *context)
 		return;
 	}
 
+	if (READ_ONCE(chain->dirty_lags))
+		repl_bits_set(&chain->dirty, op->begin, op->end);
 	atomic64_sub(repl_map_set(&chain->hidden_map, op->begin, op->end,
 				  REPL_REGION_NONE), &chain->nr_hidden);
 	atomic64_sub(repl_map_set(&chain->active_map, op->begin, op->end,

@@ -176,6 +176,20 @@ static void view_marked(struct repl_log_entry *entry, int error,
 	}
 }
 
+/* Whoever is told no although they are dirty marks them again. */
+static bool view_is_dirty(struct repl_chain *chain, u64 begin, u64 end)
+{
+	bool present;
+
+	if (repl_bits_all(&chain->dirty, begin, end))
+		return true;
+	return READ_ONCE(chain->dirty_lags) &&
+	       ((repl_map_run(&chain->active_map, begin, end, &present) ==
+		 end - begin && present) ||
+		(repl_map_run(&chain->hidden_map, begin, end, &present) ==
+		 end - begin && present));
+}
+
 /* A write that has been trimmed. Does it wait until its regions are dirty? */
 static bool view_mark(struct repl_chain *chain, struct bio *bio)
 {
@@ -186,7 +200,7 @@ static bool view_mark(struct repl_chain *chain, struct bio *bio)
 		return false;
 	begin = repl_bio_begin(chain, bio);
 	end = repl_bio_end(chain, bio);
-	if (likely(repl_bits_all(&chain->dirty, begin, end)))
+	if (likely(view_is_dirty(chain, begin, end)))
 		return false;
 	if (!chain->store) {
 		repl_bits_set(&chain->dirty, begin, end);

@@ -544,6 +544,88 @@ static void dirty_compaction(void)
 	end();
 }
 
+/* Hidden and active of a failover, and nobody has asked for the dirty map yet. */
+static void dirty_unasked_begin(void)
+{
+	begin();
+	memset(lacks, 0, sizeof(lacks));
+	ingest(at(3), BYTES, 0, "an ingest write");
+	ingest(at(30), 10 * BYTES, 0, "a large one");
+	view_write(at(34), 2 * BYTES, 0, "a view write to what is in hidden");
+	view_write(at(110), 2 * BYTES, 0, "a view write");
+	dirty_from(3, 1);
+	dirty_from(30, 10);
+	dirty_from(110, 2);
+	message("job speed 1", 0);
+	message("failover", 0);
+}
+
+static void dirty_unasked_end(const char *when)
+{
+	message("job speed 0", 0);
+	ok(wait_stage(set.view, "done"), "the merge ends");
+	memcpy(secondary, view, SIZE);
+	ok_dirty(when);
+	exact(when);
+	end();
+}
+
+static void dirty_unasked(bool persistent)
+{
+	const char *metadata = set_metadata;
+	struct identity id;
+
+	section("dirty regions, asked for late%s", persistent ? "" : ", in memory");
+	if (!persistent)
+		set_metadata = NULL;
+	dirty_unasked_begin();
+	dirty_unasked_end("when all is merged");
+
+	dirty_unasked_begin();
+	get_identity(&id);
+	ok_u64(id.dirty, 13, "the identity counts them");
+	dirty_unasked_end("when it has been counted");
+
+	dirty_unasked_begin();
+	if (persistent)
+		leg_fail(set.metadata, 0, 2048, LEG_WRITES);
+	view_write(at(31) + SECTOR, SECTOR, 0, "a view write to hidden needs no record");
+	view_write(at(110), 2 * BYTES, 0, "nor one to active");
+	if (persistent) {
+		view_write(at(200), BYTES, EIO, "one to neither does");
+		leg_heal(set.metadata);
+	}
+	view_write(at(200), 2 * BYTES, 0, "a view write to neither");
+	dirty_from(200, 2);
+	if (persistent)
+		message("clear_error", 0);
+	dirty_unasked_end("when some was merged first");
+	set_metadata = metadata;
+}
+
+/* The map is compacted while the larger part of it is in hidden and active. */
+static void dirty_unasked_compaction(void)
+{
+	struct repl_status st;
+	unsigned int writes = 0;
+
+	section("dirty regions, asked for late, compacted");
+	dirty_unasked_begin();
+	repl_status(set.view, &st);
+	for (uint64_t used = st.log_used; st.log_used >= used; writes++) {
+		uint64_t r = 120 + writes;
+
+		need(r < SECTORS / REGION, "the log is compacted at some time");
+		used = st.log_used;
+		view_write(at(r), BYTES, 0, "a view write");
+		dirty_from(r, 1);
+		repl_status(set.view, &st);
+	}
+	again("compacted");
+	ok_dirty("made again");
+	dirty_unasked_end("compacted, and merged");
+}
+
 /* Other devices in stage done: the new chain goes on with it. */
 static void dirty_reload(void)
 {
@@ -1160,6 +1242,9 @@ int main(void)
 	dirty(false);
 	dirty_fails();
 	dirty_compaction();
+	dirty_unasked(true);
+	dirty_unasked(false);
+	dirty_unasked_compaction();
 	dirty_reload();
 	primary();
 	demotion();
