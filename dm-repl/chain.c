@@ -496,11 +496,14 @@ static bool chain_store_bits(void *context, enum repl_disk_map map, u64 begin,
 	if (map == REPL_DISK_ACTIVE)
 		return repl_map_bits(&chain->active_map, begin, nr, bits);
 
-	/* The maps first: a merge takes out of them what it has made dirty. */
+	/*
+	 * The maps first: a merge takes out of them what it has made dirty. If
+	 * it does not lag, all is marked: pairs with the release there.
+	 */
 	if (smp_load_acquire(&chain->dirty_lags)) {
 		some = repl_map_bits(&chain->hidden_map, begin, nr, bits);
 		some |= repl_map_bits(&chain->active_map, begin, nr, bits);
-		smp_rmb();
+		smp_rmb();	/* as said */
 	}
 	return repl_bits_bytes(&chain->dirty, begin, nr, bits) || some;
 }
@@ -550,6 +553,7 @@ static void chain_catch_up_dirty(struct repl_chain *chain)
 	if (!chain->dirty_lags)
 		return;
 	chain_add_to_dirty(chain);
+	/* All is marked before it is said: chain_store_bits(). */
 	smp_store_release(&chain->dirty_lags, false);
 }
 
