@@ -1093,7 +1093,7 @@ int main(void)
 {
 	at_end(backing_remove_all);
 	at_end(dm_remove_all);
-	watchdog(300);
+	watchdog(600);
 	console_quiet();
 	brd_load(3, SIZE);
 	content = io_alloc(SIZE);

@@ -87,7 +87,7 @@ CONF
 
 connect()
 {
-	nbd-client -N ingest 127.0.0.1 10809 /dev/nbd0 -timeout 5 -block-size 512 &&
+	nbd-client -N ingest 127.0.0.1 10809 /dev/nbd0 -timeout 30 -block-size 512 &&
 	[ "$(cat /sys/block/nbd0/size)" = "$sectors" ]
 }
 
