@@ -795,7 +795,9 @@ static unsigned int window_take(struct repl_window *w, u32 pages,
 		taken += e->nr_pages;
 		w->batch[nr++] = e;
 	}
-	w->held_up = taken < pages && !list_empty(&w->ready);
+	/* What is left when it has its few has a tick, or is held up as before. */
+	w->held_up = !list_empty(&w->ready) &&
+		     (w->held_up || taken < pages);
 	w->gathered -= min(taken, w->gathered);
 	*peer = w->peer;
 	spin_unlock_irq(&w->lock);
