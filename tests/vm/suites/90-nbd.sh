@@ -10,6 +10,9 @@
 
 tmp=$(mktemp -d)
 sectors=32768
+# What a flush may take, and until nobody's silence is an error.
+timeout=5
+[ "${REPL_KERNEL-}" != debug ] || timeout=20
 PATH=$PATH:/usr/sbin:/sbin
 
 is()
@@ -87,7 +90,7 @@ CONF
 
 connect()
 {
-	nbd-client -N ingest 127.0.0.1 10809 /dev/nbd0 -timeout 30 -block-size 512 &&
+	nbd-client -N ingest 127.0.0.1 10809 /dev/nbd0 -timeout "$timeout" -block-size 512 &&
 	[ "$(cat /sys/block/nbd0/size)" = "$sectors" ]
 }
 
