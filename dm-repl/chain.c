@@ -527,7 +527,10 @@ static void chain_map_to_dirty(struct repl_chain *chain,
 		region = repl_map_next(map, region, end);
 		if (region < end) {
 			nr = repl_map_run(map, region, end, &present);
-			repl_bits_set(&chain->dirty, region, region + nr);
+			/* Or a merge has just taken it, and marked it. */
+			if (present)
+				repl_bits_set(&chain->dirty, region,
+					      region + nr);
 			region += nr;
 		}
 		cond_resched();

@@ -560,6 +560,14 @@ static void dirty_unasked_begin(void)
 	message("failover", 0);
 }
 
+static bool at_stage(const char *stage)
+{
+	struct repl_status st;
+
+	repl_status(set.view, &st);
+	return !strcmp(st.stage, stage);
+}
+
 static void dirty_unasked_end(const char *when)
 {
 	message("job speed 0", 0);
@@ -585,6 +593,15 @@ static void dirty_unasked(bool persistent)
 	get_identity(&id);
 	ok_u64(id.dirty, 13, "the identity counts them");
 	dirty_unasked_end("when it has been counted");
+
+	for (unsigned int i = 0; i < 8; i++) {
+		dirty_unasked_begin();
+		message("job speed 0", 0);
+		do
+			get_identity(&id);
+		while (!at_stage("done"));
+		dirty_unasked_end("when it was counted all the time");
+	}
 
 	dirty_unasked_begin();
 	if (persistent)
