@@ -1725,10 +1725,16 @@ static const struct repl_store_ops store_ops = {
 	.flush = chain_flush, .bits = chain_bits, .apply = chain_apply,
 };
 
+static bool is_of_map(const struct repl_map *map, const void *p)
+{
+	return p == map->words || p == map->chunks;
+}
+
 static void forget_memory(void)
 {
 	for (int i = 0; i < MAX_ALLOCS; i++)
-		if (allocs[i] && allocs[i] != hidden_map.words && allocs[i] != active_map.words) {
+		if (allocs[i] && !is_of_map(&hidden_map, allocs[i]) &&
+		    !is_of_map(&active_map, allocs[i])) {
 			free(allocs[i]);
 			allocs[i] = NULL;
 		}
