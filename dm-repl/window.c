@@ -14,10 +14,8 @@
 #define WINDOW_BIOS	64U		/* in flight to the peer */
 #define WINDOW_BATCH	64U		/* entries that are sorted together */
 /* Pages for which the sender is woken: with the next write, or at once. */
-#define WINDOW_GATHER	2U
+#define WINDOW_GATHER	4U
 #define WINDOW_GATHERED	((u32)(SZ_128K >> PAGE_SHIFT))
-/* Pages that it sends with the next write: for less time than that one takes. */
-#define WINDOW_FEW	WINDOW_GATHER
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
@@ -100,15 +98,14 @@ static void window_wake(struct repl_window *w)
 
 static void window_poke(struct repl_window *w)
 {
-	kthread_queue_work(w->sender, &w->send_work);
+	mod_delayed_work(w->send_wq, &w->send_work, 0);
 }
 
 /*
  * There is something to be sent, and nobody waits for that: until the next tick it may
  * get neighbours, and the sender is woken once for all of them. If it is a few pages, by
  * the next write: while that one's local leg is under way the CPU has nothing else to do,
- * and at the end of one who wrote would wait for it. So it sends a few then: on a kernel
- * that interrupts nobody a long run of it would last beyond that end.
+ * and at the end of one who wrote would wait for it.
  */
 static void window_gather(struct repl_window *w, u32 pages)
 {
@@ -116,7 +113,7 @@ static void window_gather(struct repl_window *w, u32 pages)
 	if (w->is_cut || w->gathered >= WINDOW_GATHERED)
 		window_poke(w);
 	else
-		kthread_queue_delayed_work(w->sender, &w->send_soon, 1);
+		queue_delayed_work(w->send_wq, &w->send_work, 1);
 }
 
 /*
@@ -434,7 +431,7 @@ enum repl_verdict repl_window_write(struct repl_window *w, struct bio *bio,
 	if (verdict == REPL_MISSED)
 		repl_window_miss(w, bio->bi_iter.bi_sector, bio_sectors(bio));
 	if (w->gathered >= WINDOW_GATHER)
-		kthread_queue_work(w->sender, &w->send_few);
+		window_poke(w);
 	spin_unlock_irqrestore(&w->lock, flags);
 
 	if (verdict == REPL_STREAM)
@@ -660,7 +657,7 @@ static void entry_zero(struct repl_window *w, struct repl_entry *e)
 	e->sent = 0;
 	e->next = w->zeroes;
 	w->zeroes = e;
-	queue_work(w->zero_wq, &w->zero_work);
+	queue_work(w->send_wq, &w->zero_work);
 }
 
 /*
@@ -771,17 +768,15 @@ static int entry_cmp(const void *a, const void *b)
 	       x->range.begin > y->range.begin;
 }
 
-/* Those that go next, @pages or a little more; each fits a bio of its own. */
-static unsigned int window_take(struct repl_window *w, u32 pages,
+/* Those that go next; each fits a bio of its own. */
+static unsigned int window_take(struct repl_window *w,
 				struct block_device **peer)
 {
 	unsigned int nr = 0;
 	struct repl_entry *e;
-	u32 taken = 0;
 
 	spin_lock_irq(&w->lock);
-	while (taken < pages && window_sends(w) &&
-	       nr < min(WINDOW_BATCH, w->nr_bios) &&
+	while (window_sends(w) && nr < min(WINDOW_BATCH, w->nr_bios) &&
 	       w->sectors_in_flight < WINDOW_IN_FLIGHT &&
 	       !list_empty(&w->ready)) {
 		e = list_first_entry(&w->ready, struct repl_entry, list);
@@ -792,13 +787,10 @@ static unsigned int window_take(struct repl_window *w, u32 pages,
 		w->in_flight++;
 		if (e->op == REQ_OP_WRITE)
 			w->sectors_in_flight += entry_sectors(e);
-		taken += e->nr_pages;
 		w->batch[nr++] = e;
 	}
-	/* What is left when it has its few has a tick, or is held up as before. */
-	w->held_up = !list_empty(&w->ready) &&
-		     (w->held_up || taken < pages);
-	w->gathered -= min(taken, w->gathered);
+	w->held_up = !list_empty(&w->ready);
+	w->gathered = 0;
 	*peer = w->peer;
 	spin_unlock_irq(&w->lock);
 	if (nr)
@@ -933,44 +925,22 @@ static void window_send_flush(struct repl_window *w)
 	submit_bio_noacct(&w->flush);
 }
 
-/* False: there was nothing that may be sent now. */
-static bool window_send(struct repl_window *w, u32 pages)
+static void window_send_work(struct work_struct *work)
 {
+	struct repl_window *w = container_of(to_delayed_work(work),
+					     struct repl_window, send_work);
 	struct block_device *peer;
 	unsigned int nr, i;
-
-	nr = window_take(w, pages, &peer);
-	sort(w->batch, nr, sizeof(*w->batch), entry_cmp, NULL);
-	for (i = 0; i < nr;)
-		i += window_send_run(w, peer, w->batch + i, nr - i);
-	return nr;
-}
-
-static void window_send_all(struct repl_window *w)
-{
 	struct blk_plug plug;
 
 	blk_start_plug(&plug);
-	while (window_send(w, U32_MAX))
-		;
+	while ((nr = window_take(w, &peer))) {
+		sort(w->batch, nr, sizeof(*w->batch), entry_cmp, NULL);
+		for (i = 0; i < nr;)
+			i += window_send_run(w, peer, w->batch + i, nr - i);
+	}
 	window_send_flush(w);
 	blk_finish_plug(&plug);
-}
-
-static void window_send_work(struct kthread_work *work)
-{
-	window_send_all(container_of(work, struct repl_window, send_work));
-}
-
-static void window_send_soon(struct kthread_work *work)
-{
-	window_send_all(container_of(work, struct repl_window, send_soon.work));
-}
-
-static void window_send_few(struct kthread_work *work)
-{
-	window_send(container_of(work, struct repl_window, send_few),
-		    WINDOW_FEW);
 }
 
 /*
@@ -1482,8 +1452,7 @@ void repl_window_settle(struct repl_window *w)
 	window_lose(w, !repl_window_has_peer(w));
 	wait_event(w->wait, repl_window_is_idle(w));
 	cancel_delayed_work_sync(&w->timeout_work);
-	kthread_cancel_delayed_work_sync(&w->send_soon);
-	kthread_flush_worker(w->sender);
+	flush_delayed_work(&w->send_work);
 	flush_work(&w->zero_work);
 	flush_work(&w->lose_work);
 }
@@ -1609,9 +1578,7 @@ static void window_init_lists(struct repl_window *w)
 	bio_list_init(&w->parked);
 	bio_list_init(&w->retry);
 	INIT_WORK(&w->retry_work, window_retry_work);
-	kthread_init_work(&w->send_work, window_send_work);
-	kthread_init_work(&w->send_few, window_send_few);
-	kthread_init_delayed_work(&w->send_soon, window_send_soon);
+	INIT_DELAYED_WORK(&w->send_work, window_send_work);
 	INIT_WORK(&w->zero_work, window_zero_work);
 	INIT_WORK(&w->lose_work, window_lose_work);
 	INIT_DELAYED_WORK(&w->timeout_work, window_timeout_work);
@@ -1630,13 +1597,10 @@ int repl_window_init(struct repl_window *w, sector_t sectors)
 	int r;
 
 	window_init_lists(w);
-	w->zero_wq = repl_alloc_workqueue("dm-repl-zero", 0);
+	w->send_wq = repl_alloc_workqueue("dm-repl-send", 0);
 	w->wq = repl_alloc_workqueue("dm-repl-window", 0);
-	if (!w->zero_wq || !w->wq)
+	if (!w->send_wq || !w->wq)
 		return -ENOMEM;
-	w->sender = repl_batch_worker("dm-repl-send");
-	if (IS_ERR(w->sender))
-		return PTR_ERR(w->sender);
 	r = repl_bits_init(&w->missed, region_end(w, 0, sectors));
 	if (r || !w->size)
 		return r;
@@ -1654,15 +1618,14 @@ int repl_window_init(struct repl_window *w, sector_t sectors)
  */
 void repl_window_exit(struct repl_window *w)
 {
-	if (!IS_ERR_OR_NULL(w->sender)) {
+	if (w->wq && w->send_wq) {
 		/* Who ended the last I/O may still be in here. */
 		synchronize_rcu();
 		cancel_delayed_work_sync(&w->timeout_work);
-		kthread_cancel_delayed_work_sync(&w->send_soon);
-		kthread_destroy_worker(w->sender);
+		cancel_delayed_work_sync(&w->send_work);
 	}
-	if (w->zero_wq)
-		destroy_workqueue(w->zero_wq);
+	if (w->send_wq)
+		destroy_workqueue(w->send_wq);
 	if (w->wq)
 		destroy_workqueue(w->wq);
 	while (w->nr_pages)

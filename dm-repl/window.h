@@ -46,7 +46,6 @@
 #define DM_REPL_WINDOW_H
 
 #include <linux/bio.h>
-#include <linux/kthread.h>
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -149,11 +148,9 @@ struct repl_window {
 	struct bio_list retry;		/* for the local leg of another */
 	struct work_struct retry_work;
 
-	struct workqueue_struct *wq;		/* does not hang with the peer */
-	struct workqueue_struct *zero_wq;	/* may */
-	struct kthread_worker *sender;		/* may */
-	struct kthread_work send_work, send_few;
-	struct kthread_delayed_work send_soon;
+	struct workqueue_struct *send_wq;	/* may hang with the peer */
+	struct workqueue_struct *wq;		/* does not */
+	struct delayed_work send_work;
 	struct work_struct zero_work;
 	struct repl_entry *zeroes;	/* to be written as data */
 	struct work_struct lose_work;
