@@ -179,15 +179,10 @@ static void view_marked(struct repl_log_entry *entry, int error,
 /* Whoever is told no although they are dirty marks them again. */
 static bool view_is_dirty(struct repl_chain *chain, u64 begin, u64 end)
 {
-	bool present;
-
-	if (repl_bits_all(&chain->dirty, begin, end))
-		return true;
-	return READ_ONCE(chain->dirty_lags) &&
-	       ((repl_map_run(&chain->active_map, begin, end, &present) ==
-		 end - begin && present) ||
-		(repl_map_run(&chain->hidden_map, begin, end, &present) ==
-		 end - begin && present));
+	return repl_bits_all(&chain->dirty, begin, end) ||
+	       (READ_ONCE(chain->dirty_lags) &&
+		(repl_map_all(&chain->active_map, begin, end) ||
+		 repl_map_all(&chain->hidden_map, begin, end)));
 }
 
 /* A write that has been trimmed. Does it wait until its regions are dirty? */
