@@ -12,7 +12,10 @@
 #include <linux/device-mapper.h>
 #include <linux/dm-io.h>
 #include <linux/ioprio.h>
+#include <linux/kthread.h>
+#include <linux/sched.h>
 #include <linux/workqueue.h>
+#include <uapi/linux/sched/types.h>
 
 /**
  * repl_limit_discard() - bound the size of one discard
@@ -71,6 +74,32 @@ repl_alloc_workqueue(const char *name, unsigned int flags)
 {
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | flags,
 			       0, name);
+}
+
+/* Newer kernels have another word for one that runs at once. */
+#ifndef kthread_run_worker
+#define kthread_run_worker kthread_create_worker
+#endif
+
+/**
+ * repl_batch_worker() - a thread for work that nobody waits for
+ * @name: its name in the process list
+ *
+ * It has its share of the CPU, but whoever wakes it goes on first.
+ *
+ * Return: the worker, or an ERR_PTR.
+ */
+static inline struct kthread_worker *repl_batch_worker(const char *name)
+{
+	const struct sched_attr attr = {
+		.size = sizeof(attr),
+		.sched_policy = SCHED_BATCH,
+	};
+	struct kthread_worker *worker = kthread_run_worker(0, "%s", name);
+
+	if (!IS_ERR(worker))
+		sched_setattr_nocheck(worker->task, &attr);
+	return worker;
 }
 
 #endif

@@ -13,9 +13,11 @@
 
 #define WINDOW_BIOS	64U		/* in flight to the peer */
 #define WINDOW_BATCH	64U		/* entries that are sorted together */
-/* Pages for which the sender is woken: with the next write, or at once. */
-#define WINDOW_GATHER	4U
+/* Pages for which a sender is woken: with the next write, or at once. */
+#define WINDOW_GATHER	2U
 #define WINDOW_GATHERED	((u32)(SZ_128K >> PAGE_SHIFT))
+/* Pages that go with the next write: for less time than that one takes. */
+#define WINDOW_FEW	WINDOW_GATHER
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
@@ -98,14 +100,15 @@ static void window_wake(struct repl_window *w)
 
 static void window_poke(struct repl_window *w)
 {
-	mod_delayed_work(w->send_wq, &w->send_work, 0);
+	queue_work(w->send_wq, &w->send_work);
 }
 
 /*
  * There is something to be sent, and nobody waits for that: until the next tick it may
- * get neighbours, and the sender is woken once for all of them. If it is a few pages, by
+ * get neighbours, and the filler is woken once for all of them. If it is a few pages, by
  * the next write: while that one's local leg is under way the CPU has nothing else to do,
- * and at the end of one who wrote would wait for it.
+ * and at the end of one who wrote would wait for it. It sends a few then: on a kernel
+ * that interrupts nobody a longer run would last beyond that end.
  */
 static void window_gather(struct repl_window *w, u32 pages)
 {
@@ -113,7 +116,7 @@ static void window_gather(struct repl_window *w, u32 pages)
 	if (w->is_cut || w->gathered >= WINDOW_GATHERED)
 		window_poke(w);
 	else
-		queue_delayed_work(w->send_wq, &w->send_work, 1);
+		kthread_queue_delayed_work(w->filler, &w->send_soon, 1);
 }
 
 /*
@@ -431,7 +434,7 @@ enum repl_verdict repl_window_write(struct repl_window *w, struct bio *bio,
 	if (verdict == REPL_MISSED)
 		repl_window_miss(w, bio->bi_iter.bi_sector, bio_sectors(bio));
 	if (w->gathered >= WINDOW_GATHER)
-		window_poke(w);
+		kthread_queue_work(w->filler, &w->send_few);
 	spin_unlock_irqrestore(&w->lock, flags);
 
 	if (verdict == REPL_STREAM)
@@ -768,15 +771,17 @@ static int entry_cmp(const void *a, const void *b)
 	       x->range.begin > y->range.begin;
 }
 
-/* Those that go next; each fits a bio of its own. */
-static unsigned int window_take(struct repl_window *w,
+/* Those that go next, @pages or a little more; each fits a bio of its own. */
+static unsigned int window_take(struct repl_window *w, u32 pages,
 				struct block_device **peer)
 {
 	unsigned int nr = 0;
 	struct repl_entry *e;
+	u32 taken = 0;
 
 	spin_lock_irq(&w->lock);
-	while (window_sends(w) && nr < min(WINDOW_BATCH, w->nr_bios) &&
+	while (taken < pages && window_sends(w) &&
+	       nr < min(WINDOW_BATCH, w->nr_bios) &&
 	       w->sectors_in_flight < WINDOW_IN_FLIGHT &&
 	       !list_empty(&w->ready)) {
 		e = list_first_entry(&w->ready, struct repl_entry, list);
@@ -787,10 +792,16 @@ static unsigned int window_take(struct repl_window *w,
 		w->in_flight++;
 		if (e->op == REQ_OP_WRITE)
 			w->sectors_in_flight += entry_sectors(e);
+		taken += e->nr_pages;
 		w->batch[nr++] = e;
 	}
-	w->held_up = !list_empty(&w->ready);
-	w->gathered = 0;
+	if (taken < pages) {
+		w->held_up = !list_empty(&w->ready);
+		w->gathered = 0;
+	} else {
+		/* The rest has the tick. */
+		w->gathered -= min(taken, w->gathered);
+	}
 	*peer = w->peer;
 	spin_unlock_irq(&w->lock);
 	if (nr)
@@ -925,22 +936,49 @@ static void window_send_flush(struct repl_window *w)
 	submit_bio_noacct(&w->flush);
 }
 
-static void window_send_work(struct work_struct *work)
+/* False: there was nothing that may be sent now. */
+static bool window_send(struct repl_window *w, u32 pages)
 {
-	struct repl_window *w = container_of(to_delayed_work(work),
-					     struct repl_window, send_work);
 	struct block_device *peer;
 	unsigned int nr, i;
+
+	nr = window_take(w, pages, &peer);
+	sort(w->batch, nr, sizeof(*w->batch), entry_cmp, NULL);
+	for (i = 0; i < nr;)
+		i += window_send_run(w, peer, w->batch + i, nr - i);
+	return nr;
+}
+
+static void window_send_all(struct repl_window *w)
+{
 	struct blk_plug plug;
 
+	mutex_lock(&w->sender);
 	blk_start_plug(&plug);
-	while ((nr = window_take(w, &peer))) {
-		sort(w->batch, nr, sizeof(*w->batch), entry_cmp, NULL);
-		for (i = 0; i < nr;)
-			i += window_send_run(w, peer, w->batch + i, nr - i);
-	}
+	while (window_send(w, U32_MAX))
+		;
 	window_send_flush(w);
 	blk_finish_plug(&plug);
+	mutex_unlock(&w->sender);
+}
+
+static void window_send_work(struct work_struct *work)
+{
+	window_send_all(container_of(work, struct repl_window, send_work));
+}
+
+static void window_send_soon(struct kthread_work *work)
+{
+	window_send_all(container_of(work, struct repl_window, send_soon.work));
+}
+
+static void window_send_few(struct kthread_work *work)
+{
+	struct repl_window *w = container_of(work, struct repl_window, send_few);
+
+	mutex_lock(&w->sender);
+	window_send(w, WINDOW_FEW);
+	mutex_unlock(&w->sender);
 }
 
 /*
@@ -1434,6 +1472,15 @@ void repl_window_stop(struct repl_window *w)
 	}
 }
 
+/* Nobody queues anything for it any more. */
+static void window_stop_filler(struct repl_window *w)
+{
+	if (IS_ERR_OR_NULL(w->filler))
+		return;
+	kthread_cancel_delayed_work_sync(&w->send_soon);
+	kthread_flush_worker(w->filler);
+}
+
 /**
  * repl_window_settle() - after a suspend: nothing is in flight any more
  * @w: window; no write is in flight, and no copy claims any more
@@ -1452,7 +1499,8 @@ void repl_window_settle(struct repl_window *w)
 	window_lose(w, !repl_window_has_peer(w));
 	wait_event(w->wait, repl_window_is_idle(w));
 	cancel_delayed_work_sync(&w->timeout_work);
-	flush_delayed_work(&w->send_work);
+	window_stop_filler(w);
+	flush_work(&w->send_work);
 	flush_work(&w->zero_work);
 	flush_work(&w->lose_work);
 }
@@ -1578,7 +1626,10 @@ static void window_init_lists(struct repl_window *w)
 	bio_list_init(&w->parked);
 	bio_list_init(&w->retry);
 	INIT_WORK(&w->retry_work, window_retry_work);
-	INIT_DELAYED_WORK(&w->send_work, window_send_work);
+	mutex_init(&w->sender);
+	INIT_WORK(&w->send_work, window_send_work);
+	kthread_init_work(&w->send_few, window_send_few);
+	kthread_init_delayed_work(&w->send_soon, window_send_soon);
 	INIT_WORK(&w->zero_work, window_zero_work);
 	INIT_WORK(&w->lose_work, window_lose_work);
 	INIT_DELAYED_WORK(&w->timeout_work, window_timeout_work);
@@ -1590,7 +1641,8 @@ static void window_init_lists(struct repl_window *w)
  * @w: window, zeroed but for what the owner sets
  * @sectors: length of the device
  *
- * Context: process. Return: 0 or -ENOMEM; repl_window_exit() frees in any case.
+ * Context: process. Return: 0 or a negative errno; repl_window_exit() frees in any
+ * case.
  */
 int repl_window_init(struct repl_window *w, sector_t sectors)
 {
@@ -1604,6 +1656,9 @@ int repl_window_init(struct repl_window *w, sector_t sectors)
 	r = repl_bits_init(&w->missed, region_end(w, 0, sectors));
 	if (r || !w->size)
 		return r;
+	w->filler = repl_batch_worker("dm-repl-fill");
+	if (IS_ERR(w->filler))
+		return PTR_ERR(w->filler);
 	r = window_alloc_pages(w);
 	if (r)
 		return r;
@@ -1622,8 +1677,11 @@ void repl_window_exit(struct repl_window *w)
 		/* Who ended the last I/O may still be in here. */
 		synchronize_rcu();
 		cancel_delayed_work_sync(&w->timeout_work);
-		cancel_delayed_work_sync(&w->send_work);
+		window_stop_filler(w);
+		cancel_work_sync(&w->send_work);
 	}
+	if (!IS_ERR_OR_NULL(w->filler))
+		kthread_destroy_worker(w->filler);
 	if (w->send_wq)
 		destroy_workqueue(w->send_wq);
 	if (w->wq)

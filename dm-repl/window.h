@@ -46,6 +46,8 @@
 #define DM_REPL_WINDOW_H
 
 #include <linux/bio.h>
+#include <linux/kthread.h>
+#include <linux/mutex.h>
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -150,7 +152,11 @@ struct repl_window {
 
 	struct workqueue_struct *send_wq;	/* may hang with the peer */
 	struct workqueue_struct *wq;		/* does not */
-	struct delayed_work send_work;
+	struct kthread_worker *filler;	/* may: sends what nobody waits for */
+	struct mutex sender;		/* one at a time; has batch */
+	struct work_struct send_work;
+	struct kthread_work send_few;
+	struct kthread_delayed_work send_soon;
 	struct work_struct zero_work;
 	struct repl_entry *zeroes;	/* to be written as data */
 	struct work_struct lose_work;
