@@ -36,6 +36,16 @@ static u32 repl_map_present(u32 states)
 	return (states | states >> 1) & REPL_MAP_LOW;
 }
 
+static u64 map_nr_words(u64 nr_regions)
+{
+	return (nr_regions >> REPL_MAP_SHIFT) + 1;
+}
+
+static u64 map_nr_chunks(u64 nr_regions)
+{
+	return (nr_regions >> REPL_CHUNK_SHIFT) + 1;
+}
+
 /**
  * repl_map_init() - allocate an empty map
  * @map: map
@@ -46,14 +56,13 @@ static u32 repl_map_present(u32 states)
  */
 int repl_map_init(struct repl_map *map, u64 nr_regions)
 {
-	u64 nr_words = (nr_regions >> REPL_MAP_SHIFT) + 1;
-	u64 nr_chunks = (nr_regions >> REPL_CHUNK_SHIFT) + 1;
+	u64 nr_words = map_nr_words(nr_regions);
 
 	if (!nr_regions || nr_words > SIZE_MAX / sizeof(*map->words))
 		return -EINVAL;
 
 	map->words = vzalloc(nr_words * sizeof(*map->words));
-	map->chunks = vzalloc(nr_chunks * sizeof(*map->chunks));
+	map->chunks = vzalloc(map_nr_chunks(nr_regions) * sizeof(*map->chunks));
 	if (!map->words || !map->chunks) {
 		repl_map_exit(map);
 		return -ENOMEM;
@@ -85,11 +94,10 @@ void repl_map_exit(struct repl_map *map)
 void repl_map_empty(struct repl_map *map)
 {
 	if (unlikely(++map->tag == 0)) {
-		u64 nr_words = (map->nr_regions >> REPL_MAP_SHIFT) + 1;
-		u64 nr_chunks = (map->nr_regions >> REPL_CHUNK_SHIFT) + 1;
-
-		memset(map->words, 0, nr_words * sizeof(*map->words));
-		memset(map->chunks, 0, nr_chunks * sizeof(*map->chunks));
+		memset(map->words, 0,
+		       map_nr_words(map->nr_regions) * sizeof(*map->words));
+		memset(map->chunks, 0,
+		       map_nr_chunks(map->nr_regions) * sizeof(*map->chunks));
 		map->tag = 1;
 	}
 }
