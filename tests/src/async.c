@@ -132,6 +132,14 @@ static void wait_job_done(void)
 	}
 }
 
+/* After congestion a push may have begun by itself, or have been and gone. */
+static void wait_caught_up(void)
+{
+	status();
+	if (st.dirty || !strcmp(st.job_state, "running"))
+		wait_job_done();
+}
+
 static void attach_and_push(void)
 {
 	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), 0, "attach");
@@ -256,9 +264,7 @@ static void order(const char *features, bool zeroes)
 		pthread_join(w[i].thread, NULL);
 		ok_errno(w[i].err, 0, "the workload has had no error");
 	}
-	status();
-	if (st.dirty || !strcmp(st.job_state, "running"))
-		wait_job_done();
+	wait_caught_up();
 	settle();
 	equal("after overlapping writes");
 	ok_primary_latched(NAME, "-", 0, 0);
@@ -338,9 +344,7 @@ static void congested_often(void)
 		need(!pthread_create(&w.thread, NULL, writing_much, &w), "a thread");
 		pthread_join(w.thread, NULL);
 		need(!w.err, "the workload has had no error");
-		status();
-		if (st.dirty || !strcmp(st.job_state, "running"))
-			wait_job_done();
+		wait_caught_up();
 	}
 	busy_ends = true;
 	pthread_join(other, NULL);
