@@ -9,7 +9,7 @@ KDIR    ?= $(if $(wildcard $(RUNNING)),$(RUNNING),$(NEWEST))
 W       ?= 1
 
 # (kernel.release of Debian's headers is not what uname -r says.)
-RELEASE := $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' \
+RELEASE  = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)".*/\1/p' \
 		$(KDIR)/include/generated/utsrelease.h 2>/dev/null)
 BUILD    = $(CURDIR)/build/$(RELEASE)
 INSTALL_MOD_DIR ?= updates
