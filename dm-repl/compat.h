@@ -14,6 +14,7 @@
 #include <linux/ioprio.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
+#include <linux/sched/prio.h>
 #include <linux/workqueue.h>
 #include <uapi/linux/sched/types.h>
 
@@ -85,7 +86,8 @@ repl_alloc_workqueue(const char *name, unsigned int flags)
  * repl_batch_worker() - a thread for work that nobody waits for
  * @name: its name in the process list
  *
- * It has its share of the CPU, but whoever wakes it goes on first.
+ * It has its share of the CPU, a small one, but whoever wakes it goes on first, and
+ * everybody who becomes ready meanwhile.
  *
  * Return: the worker, or an ERR_PTR.
  */
@@ -94,6 +96,7 @@ static inline struct kthread_worker *repl_batch_worker(const char *name)
 	const struct sched_attr attr = {
 		.size = sizeof(attr),
 		.sched_policy = SCHED_BATCH,
+		.sched_nice = MAX_NICE,
 	};
 	struct kthread_worker *worker = kthread_run_worker(0, "%s", name);
 

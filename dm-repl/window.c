@@ -771,9 +771,9 @@ static int entry_cmp(const void *a, const void *b)
 	       x->range.begin > y->range.begin;
 }
 
-/* Those that go next, @pages or a little more; each fits a bio of its own. */
-static unsigned int window_take(struct repl_window *w, u32 pages,
-				struct block_device **peer)
+/* Those that go next, @pages or a little more, and a bio for each. */
+static unsigned int window_take(struct repl_window *w, struct repl_entry **batch,
+				u32 pages, struct block_device **peer)
 {
 	unsigned int nr = 0;
 	struct repl_entry *e;
@@ -781,7 +781,7 @@ static unsigned int window_take(struct repl_window *w, u32 pages,
 
 	spin_lock_irq(&w->lock);
 	while (taken < pages && window_sends(w) &&
-	       nr < min(WINDOW_BATCH, w->nr_bios) &&
+	       nr < WINDOW_BATCH && w->nr_bios &&
 	       w->sectors_in_flight < WINDOW_IN_FLIGHT &&
 	       !list_empty(&w->ready)) {
 		e = list_first_entry(&w->ready, struct repl_entry, list);
@@ -792,8 +792,9 @@ static unsigned int window_take(struct repl_window *w, u32 pages,
 		w->in_flight++;
 		if (e->op == REQ_OP_WRITE)
 			w->sectors_in_flight += entry_sectors(e);
+		w->nr_bios--;
 		taken += e->nr_pages;
-		w->batch[nr++] = e;
+		batch[nr++] = e;
 	}
 	if (taken < pages) {
 		w->held_up = !list_empty(&w->ready);
@@ -816,9 +817,18 @@ static struct window_bio *window_bio_get(struct repl_window *w)
 	spin_lock_irq(&w->lock);
 	b = list_first_entry(&w->free_bios, struct window_bio, list);
 	list_del(&b->list);
-	w->nr_bios--;
 	spin_unlock_irq(&w->lock);
 	return b;
+}
+
+/* For those that went in one with their neighbours. */
+static void window_spare_bios(struct repl_window *w, unsigned int nr)
+{
+	spin_lock_irq(&w->lock);
+	w->nr_bios += nr;
+	if (w->held_up)
+		window_poke(w);
+	spin_unlock_irq(&w->lock);
 }
 
 static void window_bio_add(struct window_bio *b, struct repl_entry *e)
@@ -937,48 +947,52 @@ static void window_send_flush(struct repl_window *w)
 }
 
 /* False: there was nothing that may be sent now. */
-static bool window_send(struct repl_window *w, u32 pages)
+static bool window_send(struct repl_window *w, struct repl_entry **batch,
+			u32 pages)
 {
+	unsigned int nr, i, nr_bios = 0;
 	struct block_device *peer;
-	unsigned int nr, i;
 
-	nr = window_take(w, pages, &peer);
-	sort(w->batch, nr, sizeof(*w->batch), entry_cmp, NULL);
-	for (i = 0; i < nr;)
-		i += window_send_run(w, peer, w->batch + i, nr - i);
+	nr = window_take(w, batch, pages, &peer);
+	sort(batch, nr, sizeof(*batch), entry_cmp, NULL);
+	for (i = 0; i < nr; nr_bios++)
+		i += window_send_run(w, peer, batch + i, nr - i);
+	if (nr_bios < nr)
+		window_spare_bios(w, nr - nr_bios);
 	return nr;
 }
 
-static void window_send_all(struct repl_window *w)
+static void window_send_all(struct repl_window *w, struct repl_entry **batch)
 {
 	struct blk_plug plug;
 
-	mutex_lock(&w->sender);
 	blk_start_plug(&plug);
-	while (window_send(w, U32_MAX))
+	while (window_send(w, batch, U32_MAX))
 		;
-	window_send_flush(w);
 	blk_finish_plug(&plug);
-	mutex_unlock(&w->sender);
 }
 
 static void window_send_work(struct work_struct *work)
 {
-	window_send_all(container_of(work, struct repl_window, send_work));
+	struct repl_window *w = container_of(work, struct repl_window, send_work);
+
+	window_send_all(w, w->batch);
+	window_send_flush(w);
 }
 
 static void window_send_soon(struct kthread_work *work)
 {
-	window_send_all(container_of(work, struct repl_window, send_soon.work));
+	struct repl_window *w = container_of(work, struct repl_window,
+					     send_soon.work);
+
+	window_send_all(w, w->batch + WINDOW_BATCH);
 }
 
 static void window_send_few(struct kthread_work *work)
 {
 	struct repl_window *w = container_of(work, struct repl_window, send_few);
 
-	mutex_lock(&w->sender);
-	window_send(w, WINDOW_FEW);
-	mutex_unlock(&w->sender);
+	window_send(w, w->batch + WINDOW_BATCH, WINDOW_FEW);
 }
 
 /*
@@ -1594,7 +1608,7 @@ static int window_alloc_bios(struct repl_window *w)
 {
 	unsigned int i;
 
-	w->batch = kcalloc(WINDOW_BATCH, sizeof(*w->batch), GFP_KERNEL);
+	w->batch = kcalloc(2 * WINDOW_BATCH, sizeof(*w->batch), GFP_KERNEL);
 	w->bios = kcalloc(WINDOW_BIOS, sizeof(*w->bios), GFP_KERNEL);
 	w->vecs = kvcalloc(WINDOW_BIOS * WINDOW_VECS, sizeof(*w->vecs),
 			   GFP_KERNEL);
@@ -1626,7 +1640,6 @@ static void window_init_lists(struct repl_window *w)
 	bio_list_init(&w->parked);
 	bio_list_init(&w->retry);
 	INIT_WORK(&w->retry_work, window_retry_work);
-	mutex_init(&w->sender);
 	INIT_WORK(&w->send_work, window_send_work);
 	kthread_init_work(&w->send_few, window_send_few);
 	kthread_init_delayed_work(&w->send_soon, window_send_soon);

@@ -47,7 +47,6 @@
 
 #include <linux/bio.h>
 #include <linux/kthread.h>
-#include <linux/mutex.h>
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -153,7 +152,6 @@ struct repl_window {
 	struct workqueue_struct *send_wq;	/* may hang with the peer */
 	struct workqueue_struct *wq;		/* does not */
 	struct kthread_worker *filler;	/* may: sends what nobody waits for */
-	struct mutex sender;		/* one at a time; has batch */
 	struct work_struct send_work;
 	struct kthread_work send_few;
 	struct kthread_delayed_work send_soon;
@@ -162,11 +160,11 @@ struct repl_window {
 	struct work_struct lose_work;
 	struct delayed_work timeout_work;
 
-	unsigned int nr_bios;		/* free ones */
+	unsigned int nr_bios;		/* free ones that nobody has a use for yet */
 	struct window_bio *bios;
 	struct bio_vec *vecs;
 	struct list_head free_bios;
-	struct repl_entry **batch;
+	struct repl_entry **batch;	/* of the queue's, and of the filler's */
 
 	struct bio flush;
 	unsigned long flush_sent;	/* jiffies, 0: not in flight */
