@@ -351,6 +351,13 @@ def primary_rows(res):
         if r["kind"] == "primary" and "error" not in r:
             found[(r["device"], r["peer_ns"], r["depth"], r.get("rate"))] = r
 
+    def missed(r):
+        """What the window had no room for is sent later, and costs nothing now."""
+        if not r or not r["missed"]:
+            return ""
+        return "%.0f %% of them not forwarded, but left to a push" % (
+            100 * r["missed"] / r["ios"])
+
     def compare_to_linear(group, device, peer_ns, depth, words, targets, rate=None):
         mine = found.get((device, peer_ns, depth, rate))
         plain = found.get(("linear", None, depth, rate))
@@ -359,7 +366,7 @@ def primary_rows(res):
             if value is None and device != "primary":
                 continue
             rows.append(Row("%s, %s" % (name, words), target, value, unit="x dm-linear",
-                            at_most=key != "iops", group=group))
+                            at_most=key != "iops", group=group, note=missed(mine)))
 
     distances = sorted({ns for _, ns, _, _ in found if ns}) or [10000000]
     for device, more in (("primary", ""), ("primary_p", ", metadata device")):
