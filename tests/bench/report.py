@@ -381,6 +381,14 @@ def primary_rows(res):
                 ("iops", "IOPS", None)))
             compare_to_linear(group, device, ns, 32, "as fast as it goes, depth 32", (
                 ("iops", "IOPS", None),))
+    for ns in distances:
+        group = ("for comparison: dm-linear, while a process writes as much to a disk %g ms away"
+                 % (ns / 1e6))
+        for rate in (1000, 4000):
+            compare_to_linear(group, "linear_beside", ns, 8, "%s writes a second" %
+                              format(rate, ","), (
+                                  ("latency_p50_ns", "p50", None), ("latency_p99_ns", "p99", None),
+                                  ("latency_p999_ns", "p99.9", None)), rate)
     group = "primary, without a peer, its dirty map on a metadata device"
     compare_to_linear(group, "primary_p_alone", None, 32, "rewrite, 4 KiB random, depth 32",
                       (("iops", "IOPS", 0.95),))
