@@ -26,7 +26,7 @@ export PREFIX
 
 .PHONY: all module tools links sparse checkpatch install uninstall clean help \
 	setup check check-debug check-replctl check-unit check-vm compat dkms-check demo \
-	bench bench-short shellcheck crash crash-short explore mutants mutants-sim
+	seesaw bench bench-short shellcheck crash crash-short explore mutants mutants-sim
 
 all: module tools
 
@@ -99,6 +99,12 @@ check-replctl:
 	@REPL_PACKAGES=postgresql tests/vm/setup 6.1 >/dev/null
 	tests/replctl/run
 
+# Ten changes of roles in a row, and what else may happen, with a database running.
+CHANGES ?= 10
+seesaw:
+	@tests/vm/setup 6.1 >/dev/null
+	tests/replctl/run 'seesaw $(CHANGES) $(SEED) changes'
+
 check-unit:
 	tests/check --unit
 
@@ -151,6 +157,8 @@ help:
 	@echo 'make setup         installs the Debian packages that the tests want (as root)'
 	@echo 'make check         unit tests, then every suite on a stock kernel in a VM'
 	@echo 'make check-replctl two machines; daemons killed, power and link cut in each phase'
+	@echo 'make seesaw        CHANGES (10) failovers, failbacks and switches in a row, with a'
+	@echo '                   database running, in two machines; SEED; about 6 minutes'
 	@echo 'make check-debug   the suites with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make crash         power lost at POINTS moments (10000) of random workloads, SEED'
 	@echo 'make explore       the checkpoint protocol in every order of events'
