@@ -972,8 +972,9 @@ static void primary_info(struct repl_primary *p, char *result,
 	       READ_ONCE(p->push.job.state) == REPL_JOB_NONE ? "-" : "push",
 	       repl_job_state_name(&p->push.job), progress.done,
 	       progress.total, READ_ONCE(p->push.job.speed) / SZ_1K);
-	DMEMIT("%llu ", repl_bits_count(&p->checkpoint) +
-	       repl_bits_count(&p->frozen));
+	/* (What was written on both sides of a cut is in both.) */
+	DMEMIT("%llu ", min(repl_bits_count(&p->checkpoint) +
+			    repl_bits_count(&p->frozen), p->checkpoint.nr));
 	if (p->track)
 		DMEMIT("%llu/%llu", repl_log_used(&p->track->store->log),
 		       p->track->store->log.meta.layout.log_blocks);

@@ -663,6 +663,17 @@ static void cut(void)
 	ok_u64(st.checkpoint_regions, 5, "the checkpoint has none of it");
 	settle();
 	same("after the abort");
+
+	section("all is written, before a cut and behind it");
+	put_regions(0, REGIONS);
+	ok_errno(dm_message(NAME, "cut 4"), 0, "cut");
+	put_regions(0, REGIONS);
+	status();
+	ok_u64(st.checkpoint_regions, REGIONS, "no more regions than there are wait for a checkpoint");
+	ok_errno(dm_message(NAME, "drain 4"), 0, "drain");
+	ok_errno(dm_message(NAME, "release 4"), 0, "release");
+	settle();
+	same("after that");
 	unmake();
 }
 
