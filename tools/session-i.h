@@ -99,6 +99,7 @@ struct session {
 	bool unexport;			/* there was a failover: op_unexport() */
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
+	uint64_t resync_began, resync_wait;	/* ms: the last one that did; until the next */
 	char *release;			/* the hook that the last hold needs still, or NULL */
 	bool early;			/* that one's is before the state: none is saved */
 	uint64_t held;			/* us: since when */

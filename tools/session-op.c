@@ -24,6 +24,9 @@ enum {
  */
 #define OP_STEPS 3
 
+#define RESYNC_WAIT 2000	/* ms: after a resync that the peer has not taken; doubled */
+#define RESYNC_WAIT_MAX 30000
+
 enum step_kind { STEP_WORK, STEP_HOLD_HOOK, STEP_RELEASE_HOOK };
 
 struct op {
@@ -403,12 +406,31 @@ void op_promote(struct session *s)
 	s->resyncing = !worker_call(s->worker, OP_PROMOTE, 0, promote_ended, s, &error);
 }
 
+/*
+ * A peer that answers, and does not take what it is sent (its disk is full, say), is not
+ * sent all again every two seconds: each time longer is waited, until a checkpoint shows
+ * that it has taken it, or the last attempt is long ago.
+ */
+static void resync_count(struct session *s)
+{
+	uint64_t now = now_ms();
+
+	if (!s->resync_wait || now - s->resync_began > 2 * RESYNC_WAIT_MAX)
+		s->resync_wait = RESYNC_WAIT;
+	else if (2 * s->resync_wait <= RESYNC_WAIT_MAX)
+		s->resync_wait *= 2;
+	else
+		s->resync_wait = RESYNC_WAIT_MAX;
+	s->resync_began = now;
+}
+
 /* The kernel knows now what the peer lacks, whatever its last reboot has cost. */
 static void resync_began(struct session *s)
 {
 	struct repl_error error;
 
 	say(s, 5, "the peer missed writes: they are sent");
+	resync_count(s);
 	if (journal_write_peer_boot(&s->resource, s->resync_boot, &error))
 		say(s, 3, "%s", error.text);
 	/* Or it has been rebooted once more meanwhile: once more, then. */
@@ -450,7 +472,8 @@ void op_resync(struct session *s)
 	    !pair->connected || !pair->running || pair->diverged || pair_apart(pair) ||
 	    pair->phase != PAIR_IDLE || pair->busy)
 		return;
-	if (resource_kernel(&s->resource, &kernel, &error) || kernel.never ||
+	if (now_ms() - s->resync_began < s->resync_wait ||
+	    resource_kernel(&s->resource, &kernel, &error) || kernel.never ||
 	    (!kernel.lost && !pair->rebooted))
 		return;
 	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);

@@ -224,6 +224,7 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 		say(s, 5, "%s has been rebooted: what was written since the last checkpoint is sent again",
 		    hello.host);
 	if (s->lost || !s->had_peer) {
+		s->resync_wait = 0;
 		say(s, 6, "connected to %s", hello.host);
 		tell_text(s, "connected", "host", hello.host);
 	}

@@ -74,6 +74,7 @@ static void act_result(struct session *s, const struct pair_action *action)
 		if (s->began)
 			s->last_duration = now_us() - s->began;
 		s->last_error[0] = 0;
+		s->resync_wait = 0;
 		say(s, 6, "checkpoint %llu", (unsigned long long)action->id);
 	} else {
 		if (!action->id && action->why)
