@@ -911,6 +911,26 @@ static int one_settle(const struct repl_resource *resource, unsigned int i,
 }
 
 /*
+ * Did a disk of ours, or hidden, fail before? All before the cut has been taken by now, what
+ * failed among it, or the primary would not ask: so that is over. Not so for a flush: what
+ * the disk has lost then, the primary believes to be there. And metadata is for a person.
+ */
+static bool was_repaired(const char *name)
+{
+	const unsigned int resent = 1u << REPL_CBW_READ | 1u << REPL_CBW_WRITE |
+				    1u << REPL_SECONDARY_WRITE;
+	struct repl_status status;
+
+	if (status_of(name, REPL_SECONDARY, &status, NULL))
+		return false;
+	if (!(status.latched.classes & resent) ||
+	    status.latched.classes & REPL_CLASSES_STOP_CHECKPOINTS & ~resent)
+		return false;
+	step(false, "%s has got what it could not take: its errors are forgotten", name);
+	return !dm_message(name, "clear_error", NULL, 0, NULL);
+}
+
+/*
  * The first checkpoint of a secondary that is in stage none: the primary has sent all
  * before the cut, and nothing behind it, so what the disk has now can be one, too.
  */
@@ -939,9 +959,12 @@ static int one_prepare(const struct repl_resource *resource, unsigned int i,
 	snprintf(message, sizeof(message), "checkpoint_prepare %llu", (unsigned long long)id);
 	if (!dm_message(name, message, NULL, 0, error))
 		return 0;
-	if (begin_here(resource, i, name, id, error))
+	if (!was_repaired(name) && begin_here(resource, i, name, id, error))
 		return -1;
-	return dm_message(name, message, NULL, 0, error);
+	if (!dm_message(name, message, NULL, 0, error))
+		return 0;
+	return begin_here(resource, i, name, id, error) ? -1 :
+	       dm_message(name, message, NULL, 0, error);
 }
 
 static int one_failover(const struct repl_resource *resource, unsigned int i,
