@@ -56,6 +56,8 @@ static void usage(FILE *f)
 	      "  promote       what has failed over and is merged becomes the primary\n"
 	      "  demote        what was primary becomes the secondary of who took over\n"
 	      "  switch        primary: the workload has ended: the two change places\n"
+	      "  retry         on the secondary: what failed is repaired: forget the errors, and\n"
+	      "                go on with a merge that has stopped\n"
 	      "  stop          on the secondary: keep the disk as it is now, end replication\n"
 	      "  key generate FILE\n"
 	      "  metadata create|dump|check DEVICE, metadata size\n"
@@ -305,6 +307,15 @@ static int verb_stop(struct command *c)
 		return 0;
 	}
 	return resource_message(&c->resource, "stop", c->error);
+}
+
+static int verb_retry(struct command *c)
+{
+	if (resource_role(&c->resource) != PAIR_SECONDARY)
+		return error_set(c->error, REPL_EXIT_REFUSED,
+				 "retry is for the secondary; on the primary: 'replctl sync %s'",
+				 c->config->name);
+	return resource_retry(&c->resource, c->options->dry_run, c->error);
 }
 
 static int verb_config_check(struct command *c)
@@ -819,6 +830,7 @@ static const struct verb {
 	{ "promote", verb_promote, false, false },
 	{ "demote", verb_demote, false, false },
 	{ "switch", verb_switch, false, false },
+	{ "retry", verb_retry, false, false },
 	{ "stop", verb_stop, false, false },
 	{ "key", verb_key, true, false },
 	{ "metadata", verb_metadata, true, true },

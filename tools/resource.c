@@ -1173,6 +1173,35 @@ int resource_unexport(const struct repl_resource *resource, struct repl_error *e
 	return each(resource, true, one_unexport, NULL, error);
 }
 
+static int one_retry(const struct repl_resource *resource, unsigned int i, const char *name,
+		     void *arg, struct repl_error *error)
+{
+	bool dry_run = *(bool *)arg, merge;
+	struct repl_status status;
+
+	if (status_of(name, REPL_SECONDARY, &status, error))
+		return -1;
+	merge = status.stage == REPL_STAGE_FAILOVER_FAILED;
+	if (!merge && !status.latched.classes)
+		return 0;
+	step(dry_run, merge ? "go on with the merge of %s" : "forget the errors of %s", name);
+	return dry_run ? 0 : dm_message(name, merge ? "retry" : "clear_error", NULL, 0, error);
+}
+
+/**
+ * resource_retry() - what has failed is repaired
+ * @resource: resource; this side is secondary
+ * @dry_run: say what would be done, and do nothing
+ * @error: filled in on -1; tried on all volumes all the same
+ *
+ * What the peer could not write here it sends by itself.
+ */
+int resource_retry(const struct repl_resource *resource, bool dry_run,
+		   struct repl_error *error)
+{
+	return each(resource, true, one_retry, &dry_run, error);
+}
+
 /**
  * resource_message() - one message to each volume's device
  * @resource: resource

@@ -176,6 +176,8 @@ int resource_abort(const struct repl_resource *resource, struct repl_error *erro
  */
 int resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int resource_unexport(const struct repl_resource *resource, struct repl_error *error);
+int resource_retry(const struct repl_resource *resource, bool dry_run,
+		   struct repl_error *error);
 int resource_message(const struct repl_resource *resource, const char *message,
 		     struct repl_error *error);
 

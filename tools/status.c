@@ -45,11 +45,11 @@ struct class {
 	bool is_flush;			/* its sector says nothing */
 };
 
-#define THEN_SYNC ", then resync: `replctl sync %s` on the primary" THEN_CLEAR
-#define THEN_FULL ", then resync: `replctl sync --full %s` on the primary" THEN_CLEAR
-#define THEN_CLEAR ", then `dmsetup message DEVICE 0 clear_error`"
+#define THEN_SYNC ", then resync: the primary does it by itself, or at once by `replctl sync %s` there"
+#define THEN_FULL ", then resync: `replctl sync --full %s` on the primary, then `replctl retry %s` here"
+#define THEN_CLEAR ", then `replctl retry %s`"
 #define THEN_PUSH ", then resync: `replctl sync %s`"
-#define THEN_RETRY ", then `dmsetup message DEVICE 0 retry`: the merge goes on"
+#define THEN_RETRY ", then `replctl retry %s`: the merge goes on"
 
 static const struct class classes[] = {
 	[REPL_CBW_READ] = {
@@ -81,7 +81,7 @@ static const struct class classes[] = {
 		"repair the secondary disk" THEN_RETRY, true },
 	[REPL_METADATA] = {
 		"metadata", "the metadata device cannot be written, so a write or a checkpoint could not be recorded; no checkpoint until a resync",
-		"check the metadata device (`replctl metadata check`) or replace it" THEN_SYNC },
+		"check the metadata device (`replctl metadata check`) or replace it" THEN_CLEAR THEN_SYNC },
 	[REPL_PEER_WRITE] = {
 		"peer-write", "the peer did not take a write; nothing is forwarded any more",
 		"repair the connection or the peer" THEN_PUSH },
@@ -498,15 +498,14 @@ static uint64_t region_bytes(const struct repl_report *report, uint64_t regions)
  * What to do
  */
 
-/* @todo has one %s or none, and comes from the table above. */
+/* @todo comes from the table above: each %s in it is the resource. */
 static void advice(FILE *to, const char *todo, const char *resource)
 {
-	const char *at = strstr(todo, "%s");
+	const char *at;
 
-	if (at)
-		fprintf(to, "%.*s%s%s", (int)(at - todo), todo, resource, at + 2);
-	else
-		fputs(todo, to);
+	for (; (at = strstr(todo, "%s")); todo = at + 2)
+		fprintf(to, "%.*s%s", (int)(at - todo), todo, resource);
+	fputs(todo, to);
 }
 
 /* Is it the first latched class with this advice? */

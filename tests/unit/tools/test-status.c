@@ -466,7 +466,7 @@ static void text(void **state)
 	says(GOOD_SECONDARY, NULL, "hidden 640.0 KiB, active 1.2 MiB of 62.5 MiB");
 	says("secondary running 4 5 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "checkpoint 5 is prepared");
 	says("secondary failover 4 - 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "the merge goes on");
-	says("secondary failover-failed 4 - 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "message DEVICE 0 retry");
+	says("secondary failover-failed 4 - 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "replctl retry res");
 	says("secondary done 4 - 128 9 0 0 0 - - 0/0 0 - 0 -", NULL, "not needed");
 	says(GOOD_SECONDARY, "ingest none unbound open", "replctl adjust res");
 	says(GOOD_SECONDARY, "ingest done bound fenced", "fenced");
@@ -483,7 +483,7 @@ static void text(void **state)
 		says(line, NULL, "what to do: ");
 		says(line, NULL, i == REPL_PRIMARY_METADATA ? "metadata check" :
 				 i <= REPL_FLUSH || i >= REPL_METADATA ? "then resync" :
-				 i <= REPL_VIEW_WRITE ? "clear_error" : "retry");
+				 "then `replctl retry res`");
 	}
 	rate_add(&rate, SECOND, 0);
 	rate_add(&rate, 2 * SECOND, 16);
