@@ -36,6 +36,7 @@ struct push_piece {
 	sector_t begin, end;		/* of the claim */
 	sector_t sector;		/* of the chunk */
 	unsigned int bytes;		/* of the chunk */
+	unsigned int from, len;		/* of these, what is read or written */
 	enum push_step step;
 	unsigned int nr_pages;		/* that it has */
 	struct page *pages[2 * PUSH_CHUNK_PAGES];	/* the peer's behind local's */
@@ -131,8 +132,9 @@ static void piece_submit(struct push_piece *piece, struct block_device *bdev,
 		[PUSH_WRITE]		= REQ_OP_WRITE,
 		[PUSH_WRITE_ZEROES]	= REQ_OP_WRITE_ZEROES,
 	};
-	unsigned int first = step == PUSH_READ_PEER ? piece->nr_pages / 2 : 0;
-	unsigned int left = step == PUSH_WRITE_ZEROES ? 0 : piece->bytes;
+	unsigned int first = (piece->from >> PAGE_SHIFT) +
+			     (step == PUSH_READ_PEER ? piece->nr_pages / 2 : 0);
+	unsigned int left = step == PUSH_WRITE_ZEROES ? 0 : piece->len;
 	struct bio *bio = &piece->bio;
 
 	piece->step = step;
@@ -143,8 +145,8 @@ static void piece_submit(struct push_piece *piece, struct block_device *bdev,
 		__bio_add_page(bio, piece->pages[first++], len, 0);
 		left -= len;
 	}
-	bio->bi_iter.bi_sector = piece->sector;
-	bio->bi_iter.bi_size = piece->bytes;
+	bio->bi_iter.bi_sector = piece->sector + (piece->from >> SECTOR_SHIFT);
+	bio->bi_iter.bi_size = piece->len;
 	bio->bi_end_io = piece_endio;
 	submit_bio_noacct(bio);
 }
@@ -170,15 +172,17 @@ static void piece_read(struct push_piece *piece)
 	/* The peer's timeout is not for local. */
 	WRITE_ONCE(piece->claim.sent, 0);
 	piece->bytes = min(left, PUSH_CHUNK_SECTORS) << SECTOR_SHIFT;
+	piece->from = 0;
+	piece->len = piece->bytes;
 	piece_submit(piece, piece->push->local, PUSH_READ_LOCAL);
 }
 
-/* Is there nothing but zeroes in what was read from local? */
+/* Is there nothing but zeroes in what was read from local, and is to be sent? */
 static bool piece_is_zero(const struct push_piece *piece)
 {
-	unsigned int left = piece->bytes, i;
+	unsigned int left = piece->len, i;
 
-	for (i = 0; left; i++) {
+	for (i = piece->from >> PAGE_SHIFT; left; i++) {
 		unsigned int len = min_t(unsigned int, left, PAGE_SIZE);
 		void *data = kmap_local_page(piece->pages[i]);
 		bool zero = !memchr_inv(data, 0, len);
@@ -191,23 +195,32 @@ static bool piece_is_zero(const struct push_piece *piece)
 	return true;
 }
 
-static bool piece_is_equal(const struct push_piece *piece)
+/* Do the two sides differ in the page at byte @at of the chunk? */
+static bool piece_differs_at(struct push_piece *piece, unsigned int at)
 {
-	unsigned int left = piece->bytes, half = piece->nr_pages / 2, i;
+	unsigned int len = min_t(unsigned int, piece->bytes - at, PAGE_SIZE);
+	struct page **page = &piece->pages[at >> PAGE_SHIFT];
+	void *local = kmap_local_page(page[0]);
+	void *peer = kmap_local_page(page[piece->nr_pages / 2]);
+	bool differs = memcmp(local, peer, len);
 
-	for (i = 0; left; i++) {
-		unsigned int len = min_t(unsigned int, left, PAGE_SIZE);
-		void *local = kmap_local_page(piece->pages[i]);
-		void *peer = kmap_local_page(piece->pages[half + i]);
-		bool equal = !memcmp(local, peer, len);
+	kunmap_local(peer);
+	kunmap_local(local);
+	return differs;
+}
 
-		kunmap_local(peer);
-		kunmap_local(local);
-		if (!equal)
-			return false;
-		left -= len;
-	}
-	return true;
+/* The next pages that differ, behind those that were sent. False: there are none. */
+static bool piece_find_difference(struct push_piece *piece)
+{
+	unsigned int at = piece->from + piece->len;
+
+	while (at < piece->bytes && !piece_differs_at(piece, at))
+		at += PAGE_SIZE;
+	piece->from = min(at, piece->bytes);
+	while (at < piece->bytes && piece_differs_at(piece, at))
+		at += PAGE_SIZE;
+	piece->len = min(at, piece->bytes) - piece->from;
+	return piece->len;
 }
 
 /* What was read goes to the peer. */
@@ -267,12 +280,15 @@ static void piece_go_on(struct push_piece *piece)
 	} else if (piece->step == PUSH_READ_LOCAL) {
 		good = push->compare ? piece_submit_peer(piece, PUSH_READ_PEER) :
 				       piece_write(piece);
-	} else if (piece->step == PUSH_READ_PEER && !piece_is_equal(piece)) {
-		good = piece_write(piece);
 	} else {
 		if (piece->step == PUSH_WRITE)
-			push->sent += piece->bytes;
-		piece_next(piece);
+			push->sent += piece->len;
+		else if (piece->step == PUSH_READ_PEER)
+			piece->len = 0;		/* nothing was sent yet */
+		if (push->compare && piece_find_difference(piece))
+			good = piece_write(piece);
+		else
+			piece_next(piece);
 	}
 	if (!good)
 		piece_end(piece, true);

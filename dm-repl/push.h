@@ -8,7 +8,8 @@
  * is passed over; writes that come after the claim wait in the window, behind
  * it, and the workload waits for nothing.
  *
- *	piece		reads local		[reads the peer, compares]
+ *	piece		reads local		[reads the peer, compares: of a MiB
+ *						only the pages that differ are sent]
  *			writes the peer, as data or as zeroes
  *			the same for the next MiB of its claim
  *			gives back the claim
