@@ -23,7 +23,7 @@
 #include "units.h"
 
 struct options {
-	bool json, dry_run, force, in_sync, watch, full, compare, discard;
+	bool json, dry_run, force, in_sync, watch, full, checksum, discard;
 	int64_t timeout;		/* ms; -1: none */
 	struct metadata_options metadata;
 };
@@ -68,7 +68,7 @@ static void usage(FILE *f)
 	      "  --timeout T   500ms, 10s, 2m\n"
 	      "  --in-sync     up, adjust: both disks hold the same now\n"
 	      "  --full        sync: all of the disks\n"
-	      "  --compare     sync: read both sides, and send what differs\n"
+	      "  --checksum    sync: read all of both sides, and send what differs\n"
 	      "  --force       down: also where that gives up a checkpoint\n"
 	      "  --discard-local\n"
 	      "                demote: what only this side has may be lost\n"
@@ -683,12 +683,12 @@ static int verb_sync(struct command *c)
 	if (resource_role(&c->resource) != PAIR_PRIMARY)
 		return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
 	if (options->dry_run) {
-		step(true, "attach what is not, and send %s%s", options->full ?
-		     "all of the disks" : "what the peer may have missed",
-		     options->compare ? ", where the two sides differ" : "");
+		step(true, "attach what is not, and send %s", options->checksum ?
+		     "what differs, of all of the disks" : options->full ?
+		     "all of the disks" : "what the peer may have missed");
 		return 0;
 	}
-	if (resource_resync(&c->resource, options->full, options->compare, c->error))
+	if (resource_resync(&c->resource, options->full, options->checksum, c->error))
 		return -1;
 	while (!(r = is_synced(c))) {
 		sync_progress(c);
@@ -937,7 +937,8 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "in-sync", no_argument, NULL, 's' },
 		{ "watch", no_argument, NULL, 'w' },
 		{ "full", no_argument, NULL, 'F' },
-		{ "compare", no_argument, NULL, 'C' },
+		{ "checksum", no_argument, NULL, 'C' },
+		{ "compare", no_argument, NULL, 'C' },	/* the same, for scripts */
 		{ "discard-local", no_argument, NULL, 'D' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "size", required_argument, NULL, 'S' },
@@ -971,7 +972,8 @@ static int parse_options(int argc, char **argv, struct options *options,
 			options->full = true;
 			break;
 		case 'C':
-			options->compare = true;
+			options->checksum = true;
+			options->full = true;
 			break;
 		case 'D':
 			options->discard = true;
