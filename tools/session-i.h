@@ -14,6 +14,7 @@
 
 #include <stdio.h>
 
+#include "coalesce.h"
 #include "identity.h"
 #include "journal.h"
 #include "log.h"
@@ -76,6 +77,7 @@ struct session {
 		uint64_t sectors;	/* of that volume */
 		sd_event_source *give;	/* secondary */
 		uint64_t from;		/* sector */
+		struct coalesce coalesce;
 	} meet;
 	char why_apart[1024];		/* why the two do not begin by themselves */
 	bool adopt;			/* the lineage: after the next commit */

@@ -28,7 +28,7 @@
 #include "units.h"
 
 #define TWO_PRIMARIES_MS 3000	/* until they try again */
-#define RANGES_MAX 1000000	/* of one volume; nobody has more, and /run is memory */
+#define RANGES_MAX 1000000	/* of one volume; the primary has them in /run, which is memory */
 
 /**
  * meet_reset() - another connection, or none
@@ -418,31 +418,50 @@ static void meet_dirty(struct session *s, const struct repl_frame *frame)
 			ranges[i].sectors);
 }
 
+/* Ranges on their way to the peer. */
+struct parcel {
+	struct repl_range ranges[FRAME_RANGES_MAX];
+	unsigned int nr;
+};
+
+static void parcel_send(struct session *s, struct parcel *parcel)
+{
+	unsigned char payload[FRAME_OTHER_MAX];
+
+	if (parcel->nr)
+		send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
+			   ranges_encode(parcel->ranges, parcel->nr, payload));
+	parcel->nr = 0;
+}
+
+static void parcel_add(struct session *s, struct parcel *parcel, const struct repl_range *range)
+{
+	parcel->ranges[parcel->nr++] = *range;
+	if (parcel->nr == FRAME_RANGES_MAX)
+		parcel_send(s, parcel);
+}
+
 /* A line of ranges is an answer of the kernel's; return where to go on, or 0. */
 static uint64_t send_answer(struct session *s, char *answer)
 {
-	unsigned char payload[FRAME_OTHER_MAX];
-	struct repl_range ranges[FRAME_RANGES_MAX];
+	struct parcel parcel = { .nr = 0 };
+	struct repl_range range;
 	unsigned long long a, b;
-	unsigned int nr = 0;
 	char *line, *rest;
+	bool more = false;
 
 	for (line = strtok_r(answer, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		if (sscanf(line, "more %llu", &a) == 1 || !strcmp(line, "end"))
+		more = sscanf(line, "more %llu", &a) == 1;
+		if (more || !strcmp(line, "end"))
 			break;
-		if (sscanf(line, "%llu %llu", &a, &b) != 2)
-			continue;
-		ranges[nr++] = (struct repl_range){ a, b };
-		if (nr == FRAME_RANGES_MAX) {
-			send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
-				   ranges_encode(ranges, nr, payload));
-			nr = 0;
-		}
+		if (sscanf(line, "%llu %llu", &a, &b) == 2 &&
+		    coalesce_add(&s->meet.coalesce, &(struct repl_range){ a, b }, &range))
+			parcel_add(s, &parcel, &range);
 	}
-	if (nr)
-		send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
-			   ranges_encode(ranges, nr, payload));
-	return line && sscanf(line, "more %llu", &a) == 1 ? a : 0;
+	if (!more && coalesce_end(&s->meet.coalesce, &range))
+		parcel_add(s, &parcel, &range);
+	parcel_send(s, &parcel);
+	return more ? a : 0;
 }
 
 /* A piece each time: the loop has other things to do, and the peer reads as it can. */
@@ -483,12 +502,22 @@ void meet_writable(struct session *s)
 
 static void meet_want(struct session *s, const struct repl_frame *frame)
 {
+	struct repl_error error;
+	uint64_t sectors;
+
 	if (s->pair.role != PAIR_SECONDARY || frame->id >= s->config->volumes) {
 		conn_close(s->conn, "the peer asks for changes that there cannot be");
 		return;
 	}
+	sectors = blockdev_sectors(s->config->volume[frame->id].on[s->resource.here].disk,
+				   &error);
+	if (!sectors) {
+		conn_close(s->conn, error.text);
+		return;
+	}
 	s->meet.volume = frame->id;
 	s->meet.from = 0;
+	coalesce_init(&s->meet.coalesce, sectors, RANGES_MAX);
 	if (!s->meet.give && sd_event_add_defer(s->event, &s->meet.give, give, s) < 0)
 		abort();
 	sd_event_source_set_enabled(s->meet.give, SD_EVENT_ONESHOT);

@@ -58,6 +58,7 @@ static struct fake {
 	struct repl_side side;
 	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
+	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -128,24 +129,34 @@ int __wrap_role_adopt(const struct repl_resource *resource, struct repl_error *e
 	return 0;
 }
 
-/* 1200 regions of 8 sectors, each the second, in answers of 500. */
+static struct fake *fake_here(unsigned int nr)
+{
+	return &fakes[!strcmp(getenv("REPLCTL_HOST"), "beta")][nr];
+}
+
+static uint64_t sectors(unsigned int nr)
+{
+	return (fake_here(nr)->changes ?: 1200) * 16ull;
+}
+
+/* Regions of 8 sectors, each the second, in answers of 500. */
 int __wrap_dm_message(const char *name, const char *message, char *answer, size_t size,
 		      struct repl_error *error)
 {
-	unsigned long long from, at;
+	unsigned long long from, at, all = sectors(name[1] - '0');
 	size_t used = 0;
 
 	if (sscanf(message, "dirty extents dirty %llu", &from) != 1)
 		return error_set(error, REPL_EXIT_FAILED, "%s: no such message", message);
-	for (at = from; at < 19200 && at < from + 8000; at += 16)
+	for (at = from; at < all && at < from + 8000; at += 16)
 		used += snprintf(answer + used, size - used, "%llu 8\n", at);
-	snprintf(answer + used, size - used, at < 19200 ? "more %llu\n" : "end\n", at);
+	snprintf(answer + used, size - used, at < all ? "more %llu\n" : "end\n", at);
 	return 0;
 }
 
 uint64_t __wrap_blockdev_sectors(const char *path, struct repl_error *error)
 {
-	return 19200;
+	return sectors(path[strlen(path) - 1] - '0');
 }
 
 int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_kernel *kernel,
@@ -751,6 +762,30 @@ static void returning(void **state)
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 10);
 	assert_int_equal(fakes[BETA][0].adopted, 1);
+}
+
+/* It has changed more than the primary wants to hear: that gets less exact, and is enough. */
+static void many_changes(void **state)
+{
+	configure_both(0, ALPHA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'b', LINEAGE_SIZE);
+	memset(fakes[ALPHA][0].side.parent, 'a', LINEAGE_SIZE);
+	fakes[ALPHA][0].side.fork = 7;
+	fakes[ALPHA][0].side.checkpoint = 7;
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].changes = 1200000;
+	fakes[BETA][0].blank = true;
+	fakes[BETA][0].checkpoint = 7;
+	memset(fakes[BETA][0].side.lineage, 'a', LINEAGE_SIZE);
+	fakes[BETA][0].side.checkpoint = 7;
+	fakes[BETA][0].side.dirty = 1200000;
+	fakes[BETA][0].side.discard = true;
+	fakes[BETA][0].changes = 1200000;
+	start_both();
+	run_until(fakes[BETA][0].checkpoint == 9);
+	/* Half a million as they are; the others are 8 sectors apart. */
+	assert_string_equal(fakes[ALPHA][0].missing, "500001, the last: 8000000 11199992\n");
+	assert_false(times_in_log(ALPHA, "too many"));
 }
 
 /* A new disk: when somebody has had all of it sent, it begins, and not before. */
@@ -1570,7 +1605,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(new_disk), test(restored), test(foreign), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
