@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "dirty.h"
 #include "dm.h"
 #include "key.h"
 #include "metadata.h"
@@ -25,6 +26,7 @@
 struct options {
 	bool json, dry_run, force, in_sync, watch, full, checksum, discard;
 	int64_t timeout;		/* ms; -1: none */
+	const char *extents;		/* of which map; NULL: no */
 	struct metadata_options metadata;
 };
 
@@ -50,6 +52,7 @@ static void usage(FILE *f)
 	      "  events        the same as JSON lines, as it changes\n"
 	      "  wait RESOURCE [connected|merged|synced]: for the peer, the merge, the resync\n"
 	      "  sync          on the primary: send what the peer has missed, now\n"
+	      "  dirty         the dirty maps: what somebody else has not got\n"
 	      "  checkpoint    now; ends when the peer has it\n"
 	      "  pause, resume periodic checkpoints; on the secondary, the merge\n"
 	      "  failover      on the secondary: take over\n"
@@ -72,6 +75,7 @@ static void usage(FILE *f)
 	      "  --force       down: also where that gives up a checkpoint\n"
 	      "  --discard-local\n"
 	      "                demote: what only this side has may be lost\n"
+	      "  --extents MAP dirty: which sectors are set in it\n"
 	      "  --watch       status: again and again\n"
 	      "  --size SIZE, --like DEVICE, --region-size SIZE, --uuid UUID\n"
 	      "                metadata create, metadata size\n"
@@ -714,6 +718,14 @@ static int verb_sync(struct command *c)
 	return 0;
 }
 
+static int verb_dirty(struct command *c)
+{
+	const char *map = c->options->extents;
+
+	return map ? dirty_print_extents(&c->resource, map, c->options->json, stdout, c->error) :
+		     dirty_print_maps(&c->resource, c->options->json, stdout, c->error);
+}
+
 static int may_switch(struct command *c)
 {
 	char name[128];
@@ -823,6 +835,7 @@ static const struct verb {
 	{ "events", verb_events, false, true },
 	{ "wait", verb_wait, false, false },
 	{ "sync", verb_sync, false, false },
+	{ "dirty", verb_dirty, false, true },
 	{ "checkpoint", verb_checkpoint, false, false },
 	{ "pause", verb_pause, false, false },
 	{ "resume", verb_resume, false, false },
@@ -941,6 +954,7 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "compare", no_argument, NULL, 'C' },	/* the same, for scripts */
 		{ "discard-local", no_argument, NULL, 'D' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "extents", required_argument, NULL, 'E' },
 		{ "size", required_argument, NULL, 'S' },
 		{ "like", required_argument, NULL, 'L' },
 		{ "region-size", required_argument, NULL, 'R' },
@@ -982,6 +996,9 @@ static int parse_options(int argc, char **argv, struct options *options,
 			if (duration_parse(optarg, &ms, error))
 				return -1;
 			options->timeout = ms;
+			break;
+		case 'E':
+			options->extents = optarg;
 			break;
 		case 'S':
 			options->metadata.size = optarg;
