@@ -197,6 +197,11 @@ static int parse_region_size(const char *text, void *field, struct repl_error *e
 	return 0;
 }
 
+static int parse_rate(const char *text, void *field, struct repl_error *error)
+{
+	return rate_parse(text, field, error);
+}
+
 static int parse_port(const char *text, void *field, struct repl_error *error)
 {
 	uint64_t number;
@@ -238,6 +243,7 @@ static const struct key resource_keys[] = {
 	{ "congestion", parse_congestion, RESOURCE(congestion_block), false, "dirty" },
 	{ "window", parse_window, RESOURCE(window), false, "8MiB" },
 	{ "peer_timeout", parse_peer_timeout, RESOURCE(peer_timeout), false, "10s" },
+	{ "resync_rate", parse_rate, RESOURCE(resync_rate), false, "unlimited" },
 	{ "syncfs", parse_yes_no, RESOURCE(syncfs), false, "yes" },
 	{ "max_state", parse_size, RESOURCE(max_state), false, "1GiB" },
 	{ "save", parse_path, RESOURCE(save), false, NULL },

@@ -70,6 +70,7 @@ struct repl_config {
 	bool congestion_block;	/* async: it waits for room in the window */
 	uint64_t window;	/* async: bytes, whole KiB */
 	uint64_t peer_timeout;	/* async: ms */
+	uint64_t resync_rate;	/* bytes a second, of each volume; 0: unlimited */
 	bool syncfs;		/* async: file systems are synced before a checkpoint */
 	uint64_t max_state;	/* bytes */
 	char *save;		/* commands for /bin/sh -c; NULL: none */

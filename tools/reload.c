@@ -115,6 +115,7 @@ void reload_take(struct repl_config *config, struct repl_config *fresh)
 	swap(checkpoint_timeout);
 	swap(data_timeout);
 	swap(max_state);
+	swap(resync_rate);
 	swap(syncfs);
 	swap(save);
 	swap(load);

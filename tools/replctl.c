@@ -26,6 +26,7 @@
 struct options {
 	bool json, dry_run, force, in_sync, watch, full, checksum, discard;
 	int64_t timeout;		/* ms; -1: none */
+	int64_t rate;			/* bytes a second; RESYNC_RATE_CONFIG */
 	const char *extents;		/* of which map; NULL: no */
 	struct metadata_options metadata;
 };
@@ -55,6 +56,7 @@ static void usage(FILE *f)
 	      "  dirty         the dirty maps: what somebody else has not got\n"
 	      "  checkpoint    now; ends when the peer has it\n"
 	      "  pause, resume periodic checkpoints; on the secondary, the merge\n"
+	      "  job pause|resume|cancel, job speed RATE: the resync that runs; the merge\n"
 	      "  failover      on the secondary: take over\n"
 	      "  promote       what has failed over and is merged becomes the primary\n"
 	      "  demote        what was primary becomes the secondary of who took over\n"
@@ -75,6 +77,7 @@ static void usage(FILE *f)
 	      "  --force       down: also where that gives up a checkpoint\n"
 	      "  --discard-local\n"
 	      "                demote: what only this side has may be lost\n"
+	      "  --rate RATE   sync: 512KiB/s, 10MiB/s, unlimited; of each volume\n"
 	      "  --extents MAP dirty: which sectors are set in it\n"
 	      "  --watch       status: again and again\n"
 	      "  --size SIZE, --like DEVICE, --region-size SIZE, --uuid UUID\n"
@@ -387,7 +390,7 @@ struct volume {
 /* Of merges and resyncs: from one look of --watch to the next. */
 static struct repl_rate rates[CONFIG_VOLUMES_MAX];
 
-/* One look: twice in a moment is no rate. */
+/* One look at each. */
 static struct volume looks[CONFIG_VOLUMES_MAX];
 
 /* Sectors; a primary's table has it, and its status has not. */
@@ -398,6 +401,8 @@ static uint64_t region_size_of(const struct repl_status *status, const char *tab
 	return status->role == REPL_PRIMARY &&
 	       sscanf(table, "%*s %*s %*s %llu", &sectors) == 1 ? sectors : 0;
 }
+
+#define LOOK_US 500000		/* between two looks that are to give a rate */
 
 static int volume_get(struct command *c, unsigned int i)
 {
@@ -516,8 +521,25 @@ static void print_status(struct command *c, struct json_object *status)
 	fflush(stdout);
 }
 
+/* How fast a job is takes two looks; with --watch the one before is the first. */
+static int first_look(struct command *c)
+{
+	bool runs = false;
+
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		if (volume_get(c, i))
+			return -1;
+		runs |= looks[i].status.job.state == REPL_JOB_RUNNING;
+	}
+	if (runs)
+		usleep(LOOK_US);
+	return 0;
+}
+
 static int verb_status(struct command *c)
 {
+	if (!c->options->watch && first_look(c))
+		return -1;
 	do {
 		struct json_object *status = status_get(c);
 
@@ -679,6 +701,9 @@ static void sync_progress(struct command *c)
 static int verb_sync(struct command *c)
 {
 	const struct options *options = c->options;
+	const struct repl_resync how = {
+		.full = options->full, .compare = options->checksum, .rate = options->rate,
+	};
 	int64_t begin = now_ms();
 	struct repl_error ignored, *keep = c->error;
 	const char *why;
@@ -692,7 +717,7 @@ static int verb_sync(struct command *c)
 		     "all of the disks" : "what the peer may have missed");
 		return 0;
 	}
-	if (resource_resync(&c->resource, options->full, options->checksum, c->error))
+	if (resource_resync(&c->resource, &how, c->error))
 		return -1;
 	while (!(r = is_synced(c))) {
 		sync_progress(c);
@@ -716,6 +741,30 @@ static int verb_sync(struct command *c)
 		ask(c, "synced", NULL, NULL);
 	c->error = keep;
 	return 0;
+}
+
+/* What the kernel moves in the background: here the resync, on a secondary the merge. */
+static int verb_job(struct command *c)
+{
+	const char *what = c->nr_words ? c->words[0] : "";
+	bool speed = !strcmp(what, "speed");
+	uint64_t rate;
+
+	if (c->nr_words != 1 + speed || (!speed && strcmp(what, "pause") &&
+					 strcmp(what, "resume") && strcmp(what, "cancel")))
+		return error_set(c->error, REPL_EXIT_USAGE,
+				 "usage: replctl job pause|resume|cancel|speed RATE RESOURCE");
+	if (speed && rate_parse(c->words[1], &rate, c->error)) {
+		c->error->exit = REPL_EXIT_USAGE;
+		return -1;
+	}
+	if (c->options->dry_run) {
+		step(true, "%s%s%s the jobs of all volumes", speed ? "have " : what,
+		     speed ? c->words[1] : "", speed ? " at most for" : "");
+		return 0;
+	}
+	return speed ? resource_job_speed(&c->resource, rate, c->error) :
+		       resource_job(&c->resource, what, c->error);
 }
 
 static int verb_dirty(struct command *c)
@@ -839,6 +888,7 @@ static const struct verb {
 	{ "checkpoint", verb_checkpoint, false, false },
 	{ "pause", verb_pause, false, false },
 	{ "resume", verb_resume, false, false },
+	{ "job", verb_job, false, false },
 	{ "failover", verb_failover, false, false },
 	{ "promote", verb_promote, false, false },
 	{ "demote", verb_demote, false, false },
@@ -859,19 +909,20 @@ static bool changes_devices(const struct verb *verb)
 static int run(const struct verb *verb, struct command *c)
 {
 	struct repl_error why;
+	bool last = verb->fn == verb_job;	/* the resource is the last word */
 	char path[512];
 
 	if (verb->no_resource)
 		return verb->fn(c);
 	if (!c->nr_words)
 		return error_set(c->error, REPL_EXIT_USAGE, "which resource?");
-	if (config_path(c->words[0], path, sizeof(path), c->error))
+	if (config_path(c->words[last ? c->nr_words - 1 : 0], path, sizeof(path), c->error))
 		return -1;
 	c->config = config_load(path, c->error);
 	if (!c->config)
 		return -1;
 	c->resource.config = c->config;
-	c->words++;
+	c->words += !last;
 	c->nr_words--;
 	int here = config_this_host(c->config, NULL, c->error);
 
@@ -884,7 +935,7 @@ static int run(const struct verb *verb, struct command *c)
 		*c->error = why;
 		return -1;
 	}
-	if (c->nr_words && verb->fn != verb_wait)
+	if (c->nr_words && verb->fn != verb_wait && !last)
 		return error_set(c->error, REPL_EXIT_USAGE, "'%s': one resource at a time",
 				 c->words[0]);
 	return verb->fn(c);
@@ -954,6 +1005,7 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "compare", no_argument, NULL, 'C' },	/* the same, for scripts */
 		{ "discard-local", no_argument, NULL, 'D' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "rate", required_argument, NULL, 'r' },
 		{ "extents", required_argument, NULL, 'E' },
 		{ "size", required_argument, NULL, 'S' },
 		{ "like", required_argument, NULL, 'L' },
@@ -962,7 +1014,7 @@ static int parse_options(int argc, char **argv, struct options *options,
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	uint64_t ms;
+	uint64_t ms, rate;
 	int o;
 
 	while ((o = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -997,6 +1049,11 @@ static int parse_options(int argc, char **argv, struct options *options,
 				return -1;
 			options->timeout = ms;
 			break;
+		case 'r':
+			if (rate_parse(optarg, &rate, error))
+				return -1;
+			options->rate = rate;
+			break;
 		case 'E':
 			options->extents = optarg;
 			break;
@@ -1025,7 +1082,7 @@ static int parse_options(int argc, char **argv, struct options *options,
 int main(int argc, char **argv)
 {
 	struct repl_error error = { REPL_EXIT_FAILED, "" };
-	struct options options = { .timeout = -1 };
+	struct options options = { .timeout = -1, .rate = RESYNC_RATE_CONFIG };
 	struct command c = { .options = &options, .error = &error };
 	const struct verb *verb = NULL;
 	int r;

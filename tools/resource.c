@@ -421,10 +421,6 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	       dm_message(name, "dirty clear peer", NULL, 0, error) ? -1 : 0;
 }
 
-struct resync {
-	bool full, compare;
-};
-
 #define MARKS 16		/* ranges in one message */
 
 /*
@@ -463,10 +459,19 @@ static int mark_missing(const struct repl_resource *resource, unsigned int i,
 	return r;
 }
 
+/* @rate: bytes a second; the module goes by KiB */
+static int set_speed(const char *name, uint64_t rate, struct repl_error *error)
+{
+	char message[64];
+
+	snprintf(message, sizeof(message), "job speed %llu", (unsigned long long)rate / 1024);
+	return dm_message(name, message, NULL, 0, error);
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
-	const struct resync *how = arg;
+	const struct repl_resync *how = arg;
 	char peer[PATH_MAX], message[PATH_MAX + 16];
 	struct repl_status status;
 	enum repl_peer was;
@@ -478,6 +483,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 						 status.job.state == REPL_JOB_PAUSED))
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) :
+		       (how->rate >= 0 && set_speed(name, how->rate, error)) ||
 		       mark_missing(resource, i, name, error) ||
 		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error) ? -1 : 0;
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
@@ -497,34 +503,48 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	if (!how->full && (mark_missing(resource, i, name, error) ||
 			   dm_message(name, "dirty merge checkpoint peer", NULL, 0, error)))
 		return -1;
+	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
+		      error))
+		return -1;
 	snprintf(message, sizeof(message), "push %s%s", how->full ? "full" : "dirty",
 		 how->compare ? " compare" : "");
 	step(false, "resync %s: %s", name, message);
 	return dm_message(name, message, NULL, 0, error);
 }
 
-int resource_resync(const struct repl_resource *resource, bool full, bool compare,
+int resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 		    struct repl_error *error)
 {
-	struct resync how = { full, compare };
-
 	/* All of them: one that cannot must not keep another behind. */
-	return each(resource, true, volume_resync, &how, error);
+	return each(resource, true, volume_resync, (void *)how, error);
+}
+
+/* For resyncs that the kernel begins by itself. */
+static int one_rate(const struct repl_resource *resource, unsigned int i, const char *name,
+		    void *arg, struct repl_error *error)
+{
+	int there = dm_exists(name, error);
+
+	return there > 0 ? set_speed(name, resource->config->resync_rate, error) : there;
 }
 
 int resource_up(const struct repl_resource *resource, bool in_sync, bool dry_run,
 		struct repl_error *error)
 {
 	struct up up = { .in_sync = in_sync, .dry_run = dry_run };
+	bool primary = resource_role(resource) == PAIR_PRIMARY;
+	int r;
 
 	if (!dry_run && dm_module(error))
 		return -1;
-	if (in_sync && resource_role(resource) == PAIR_SECONDARY &&
+	if (in_sync && !primary &&
 	    each(resource, false, may_start, NULL, error))
 		return -1;
 	/* All of them: one that cannot forward must not keep another from working. */
-	return each(resource, true, resource_role(resource) == PAIR_PRIMARY ?
-		    primary_up : secondary_up, &up, error);
+	r = each(resource, true, primary ? primary_up : secondary_up, &up, error);
+	if (primary && !dry_run && each(resource, true, one_rate, NULL, r ? NULL : error))
+		return -1;
+	return r;
 }
 
 /* May it go? Nothing is taken down before all of it may. */
@@ -1212,4 +1232,60 @@ int resource_message(const struct repl_resource *resource, const char *message,
 		     struct repl_error *error)
 {
 	return each(resource, false, one_message, (void *)message, error);
+}
+
+struct job_change {
+	const char *what;
+	unsigned int nr;		/* of jobs that it was done to */
+};
+
+/* As the module has it: another state is EBUSY. */
+static bool job_can(enum repl_job_state state, const char *what)
+{
+	bool running = state == REPL_JOB_RUNNING, paused = state == REPL_JOB_PAUSED;
+
+	return !strcmp(what, "pause") ? running : !strcmp(what, "resume") ? paused :
+	       running || paused;
+}
+
+static int one_job(const struct repl_resource *resource, unsigned int i, const char *name,
+		   void *arg, struct repl_error *error)
+{
+	struct job_change *change = arg;
+	struct repl_status status;
+	char line[1024], message[32];
+
+	if (dm_status(name, line, sizeof(line), error) || status_parse(line, &status, error))
+		return -1;
+	if (!job_can(status.job.state, change->what))
+		return 0;
+	snprintf(message, sizeof(message), "job %s", change->what);
+	if (dm_message(name, message, NULL, 0, error))
+		return -1;
+	step(false, "%s the %s of %s", change->what, status_job_name(status.job.type), name);
+	change->nr++;
+	return 0;
+}
+
+int resource_job(const struct repl_resource *resource, const char *what,
+		 struct repl_error *error)
+{
+	struct job_change change = { .what = what };
+
+	if (each(resource, true, one_job, &change, error))
+		return -1;
+	return change.nr ? 0 : error_set(error, REPL_EXIT_REFUSED,
+					 "there is no job that one could %s", what);
+}
+
+static int one_speed(const struct repl_resource *resource, unsigned int i, const char *name,
+		     void *arg, struct repl_error *error)
+{
+	return set_speed(name, *(uint64_t *)arg, error);
+}
+
+int resource_job_speed(const struct repl_resource *resource, uint64_t rate,
+		       struct repl_error *error)
+{
+	return each(resource, true, one_speed, &rate, error);
 }

@@ -140,11 +140,19 @@ int resource_release(const struct repl_resource *resource, uint64_t id, bool com
 int resource_flush(const struct repl_resource *resource, uint64_t id,
 		   struct repl_error *error);
 
+#define RESYNC_RATE_CONFIG -1
+
+struct repl_resync {
+	bool full;			/* all of the disks, not only what the peer may have missed */
+	bool compare;			/* read both sides, and send what differs */
+	int64_t rate;			/* bytes a second, of each volume; 0: unlimited;
+					   RESYNC_RATE_CONFIG: resync_rate */
+};
+
 /**
  * resource_resync() - bring the peer up to date
  * @resource: resource; this side is primary
- * @full: all of the disks, not only what the peer may have missed
- * @compare: read both sides, and send what differs
+ * @how: how
  * @error: filled in on -1: REPL_EXIT_PEER if a data leg cannot be had
  *
  * A leg that has failed is attached again. What was written since the last checkpoint
@@ -153,7 +161,7 @@ int resource_flush(const struct repl_resource *resource, uint64_t id,
  *
  * Return: 0: under way on all volumes, or -1.
  */
-int resource_resync(const struct repl_resource *resource, bool full, bool compare,
+int resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 		    struct repl_error *error);
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
@@ -180,5 +188,23 @@ int resource_retry(const struct repl_resource *resource, bool dry_run,
 		   struct repl_error *error);
 int resource_message(const struct repl_resource *resource, const char *message,
 		     struct repl_error *error);
+
+/**
+ * resource_job() - pause, resume or cancel the job of each volume that has such a one
+ * @resource: resource
+ * @what: "pause", "resume" or "cancel"
+ * @error: filled in on -1: REPL_EXIT_REFUSED if no volume has
+ */
+int resource_job(const struct repl_resource *resource, const char *what,
+		 struct repl_error *error);
+
+/**
+ * resource_job_speed() - how fast jobs are, also those that come
+ * @resource: resource
+ * @rate: bytes a second, of each volume; 0: unlimited
+ * @error: filled in on -1
+ */
+int resource_job_speed(const struct repl_resource *resource, uint64_t rate,
+		       struct repl_error *error);
 
 #endif

@@ -58,6 +58,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
+	const struct repl_resync by_itself = { .rate = RESYNC_RATE_CONFIG };
 	struct repl_resource promoted;
 
 	switch (what) {
@@ -83,7 +84,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 	case OP_CUT:
 		return resource_cut(resource, id, error);
 	case OP_RESYNC:
-		return resource_resync(resource, false, false, error);
+		return resource_resync(resource, &by_itself, error);
 	case PAIR_PREPARE:
 		return resource_prepare(resource, id, error);
 	case PAIR_COMMIT:

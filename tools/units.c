@@ -98,6 +98,27 @@ int size_parse(const char *text, uint64_t *bytes, struct repl_error *error)
 	return 0;
 }
 
+int rate_parse(const char *text, uint64_t *bytes, struct repl_error *error)
+{
+	size_t length = strlen(text);
+	char size[32] = "";
+
+	*bytes = 0;
+	if (!strcmp(text, "unlimited"))
+		return 0;
+	if (length > 2 && !strcmp(text + length - 2, "/s"))
+		length -= 2;
+	if (length < sizeof(size))
+		memcpy(size, text, length);
+	if (size_parse(size, bytes, NULL))
+		return error_set(error, REPL_EXIT_CONFIG,
+				 "\"%s\" is not a rate, like 512KiB/s, 10MiB/s or unlimited", text);
+	if (*bytes > RATE_MAX)
+		return error_set(error, REPL_EXIT_CONFIG, "\"%s\" is too large", text);
+	*bytes = (*bytes + 1023) / 1024 * 1024;
+	return 0;
+}
+
 int uuid_parse(const char *text, uint8_t uuid[UUID_SIZE])
 {
 	unsigned int i, at = 0;

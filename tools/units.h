@@ -46,6 +46,19 @@ int duration_parse(const char *text, uint64_t *ms, struct repl_error *error);
  */
 int size_parse(const char *text, uint64_t *bytes, struct repl_error *error);
 
+/* What the module takes: 2^32 - 1 KiB. */
+#define RATE_MAX (UINT32_MAX * 1024ULL)
+
+/**
+ * rate_parse() - "10MiB" or "10MiB/s", of a second, or "unlimited"
+ * @text: units as of a size
+ * @bytes: the result, in whole KiB, rounded up; at most RATE_MAX; 0: unlimited
+ * @error: set on failure: REPL_EXIT_CONFIG
+ *
+ * Return: 0, or -1.
+ */
+int rate_parse(const char *text, uint64_t *bytes, struct repl_error *error);
+
 #define UUID_SIZE 16
 
 /**

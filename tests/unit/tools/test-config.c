@@ -97,6 +97,7 @@ static void minimal(void **state)
 	assert_false(config->sync || config->congestion_block);
 	assert_int_equal(config->window, 8 << 20);
 	assert_int_equal(config->peer_timeout, 10000);
+	assert_int_equal(config->resync_rate, 0);
 	assert_true(config->syncfs);
 	assert_int_equal(config->max_state, 1 << 30);
 	assert_null(config->save);
@@ -148,7 +149,7 @@ static const char maximal_text[] =
 	"primary = beta\n"
 	"key = /k/new\nold_key = /k/old key\nplaintext = no\n"
 	"interval = 500ms\nheartbeat = 2s\ndead_after = 1m\ncheckpoint_timeout = 1h\n"
-	"mode = sync\ncongestion = block\nwindow = 1GiB\npeer_timeout = 10m\nsyncfs = no\n"
+	"mode = sync\ncongestion = block\nwindow = 1GiB\npeer_timeout = 10m\nresync_rate = 20MiB/s\nsyncfs = no\n"
 	"data_timeout = 8760h\nmax_state = 2TiB\n"
 	"save = /bin/echo 'a=b:c;d#e' [x] \"$HOME\"\nload = /bin/cat -\n"
 	"hold = /h\nrelease = /r;true\n"
@@ -180,6 +181,7 @@ static void maximal(void **state)
 	assert_true(config->sync && config->congestion_block);
 	assert_int_equal(config->window, 1 << 30);
 	assert_int_equal(config->peer_timeout, 600000);
+	assert_int_equal(config->resync_rate, 20 << 20);
 	assert_false(config->syncfs);
 	assert_int_equal(config->max_state, 2ULL << 40);
 	assert_string_equal(config->save, "/bin/echo 'a=b:c;d#e' [x] \"$HOME\"");
@@ -436,6 +438,8 @@ static void resource_values(void **state)
 			 "peer_timeout: \"99ms\" is not from 100ms to 10m");
 	refuses_resource("peer_timeout = 11m",
 			 "peer_timeout: \"11m\" is not from 100ms to 10m");
+	refuses_resource("resync_rate = 10M",
+			 "resync_rate: \"10M\" is not a rate, like 512KiB/s, 10MiB/s or unlimited");
 	refuses_resource("syncfs = maybe", "syncfs: \"maybe\" is neither yes nor no");
 	refuses_resource("max_state = 1GB",
 			 "max_state: \"1GB\" is not a size, like 65536, 64KiB, 16MiB, 1GiB or 1TiB");
@@ -874,6 +878,26 @@ static void sizes(void **state)
 		bad_unit(size_parse, large[i], "is too large");
 }
 
+static void rates(void **state)
+{
+	static const char * const bad[] = {
+		"", "/s", "1K", "KiB/s", "1MiB/m", "1MiB /s", "-1", "dynamic", "1KiB/s/s",
+		"00000000000000000000000000000000001",
+	};
+
+	good_unit(rate_parse, "unlimited", 0);
+	good_unit(rate_parse, "0", 0);
+	good_unit(rate_parse, "1", 1024);
+	good_unit(rate_parse, "1025/s", 2048);
+	good_unit(rate_parse, "10MiB", 10 << 20);
+	good_unit(rate_parse, "10MiB/s", 10 << 20);
+	good_unit(rate_parse, "4398046510080", RATE_MAX);
+	bad_unit(rate_parse, "4TiB/s", "is too large");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		bad_unit(rate_parse, bad[i],
+			 "is not a rate, like 512KiB/s, 10MiB/s or unlimited");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -897,6 +921,7 @@ int main(void)
 		cmocka_unit_test(bad_addresses),
 		cmocka_unit_test(durations),
 		cmocka_unit_test(sizes),
+		cmocka_unit_test(rates),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

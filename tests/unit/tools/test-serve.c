@@ -95,7 +95,7 @@ int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
-int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
+int __wrap_resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 			   struct repl_error *error);
 
 int __wrap_role_find(struct repl_resource *resource, bool offline, struct repl_error *error)
@@ -240,7 +240,7 @@ int __wrap_resource_detach(const struct repl_resource *resource, struct repl_err
 	return 0;
 }
 
-int __wrap_resource_resync(const struct repl_resource *resource, bool full, bool compare,
+int __wrap_resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 			   struct repl_error *error)
 {
 	char path[256], line[64];
