@@ -780,6 +780,22 @@ int blockdev_flush(const char *path, struct repl_error *error)
 	return r;
 }
 
+int blockdev_set_readonly(const char *path, bool readonly, struct repl_error *error)
+{
+	int value = readonly, r, saved, fd = blockdev_open(path, error);
+
+	if (fd < 0)
+		return -1;
+	r = ioctl(fd, BLKROSET, &value);
+	saved = errno;
+	if (r)
+		error_set(error, REPL_EXIT_FAILED, "%s: cannot make it %s: %s", path,
+			  readonly ? "read-only" : "writable", strerror(saved));
+	close(fd);
+	errno = saved;
+	return r;
+}
+
 int blockdev_probe(const char *path, struct repl_error *error)
 {
 	static char block[4096] __attribute__((aligned(4096)));

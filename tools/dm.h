@@ -191,6 +191,19 @@ uint64_t blockdev_sectors(const char *path, struct repl_error *error);
 int blockdev_flush(const char *path, struct repl_error *error);
 
 /**
+ * blockdev_set_readonly() - may it be written to by who opens it?
+ * @path: device
+ * @readonly: it may not
+ * @error: filled in on -1
+ *
+ * Who has it open gets an error for each write(2), too; file systems on it, and devices
+ * above it, do not notice.
+ *
+ * Return: 0 or -1.
+ */
+int blockdev_set_readonly(const char *path, bool readonly, struct repl_error *error);
+
+/**
  * blockdev_probe() - does a block device answer?
  * @path: device
  * @error: filled in on -1

@@ -2,6 +2,7 @@
 /* replctl: what a person types. See Documentation/replctl.8. */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -823,41 +824,120 @@ static int writes_of(struct command *c, uint64_t *writes)
 	return 0;
 }
 
+/* @when: "before" or "after" the peer takes over */
+static int has_written(struct command *c, uint64_t writes, const char *when)
+{
+	const char *peer = c->config->host[!c->resource.here].name;
+	uint64_t now;
+
+	if (writes_of(c, &now))
+		return -1;
+	if (now == writes)
+		return 0;
+	if (!strcmp(when, "before"))
+		return error_set(c->error, REPL_EXIT_REFUSED,
+				 "somebody has written to this side behind the checkpoint: end that first");
+	return error_set(c->error, REPL_EXIT_REFUSED,
+			 "somebody has written to this side while %s took over: 'replctl demote --discard-local %s' gives that up, and makes this side the secondary",
+			 peer, c->config->name);
+}
+
+static int set_readonly(struct command *c, bool readonly, struct repl_error *error)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < c->config->volumes; i++) {
+		char name[128], path[160];
+
+		resource_device(&c->resource, i, false, name, sizeof(name));
+		snprintf(path, sizeof(path), "/dev/mapper/%s", name);
+		r |= blockdev_set_readonly(path, readonly, error);
+	}
+	return r;
+}
+
+/* For tests/replctl/switch: what somebody does just then. */
+static int test_switch(struct command *c, const char *when)
+{
+	const char *what = getenv("REPLCTL_TEST_SWITCH");
+
+	setenv("REPLCTL_TEST_WHEN", when, 1);
+	return what && system(what) ? error_set(c->error, REPL_EXIT_FAILED,
+						"REPLCTL_TEST_SWITCH") : 0;
+}
+
+/* Until the peer has taken over; who has had enough is told what there is then. */
+static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signals)
+{
+	int64_t limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
+	const struct timespec pause = { .tv_nsec = 10000000 };
+	const char *peer = c->config->host[!c->resource.here].name;
+	int r;
+
+	while (!(r = has_taken_over(c))) {
+		bool late = now_ms() - begin > limit;
+
+		if (late || sigtimedwait(signals, NULL, &pause) > 0)
+			return error_set(c->error, late ? REPL_EXIT_TIMEOUT : REPL_EXIT_FAILED,
+					 "%s has not taken over %s: see 'replctl status %s' there; this side is the primary still",
+					 peer, late ? "in the time given" : "yet", c->config->name);
+	}
+	return r < 0 ? -1 : 0;
+}
+
+/*
+ * Nothing may be written here from the moment on at which the pause begins. If the peer does
+ * not take over this side can be written again, also when a signal comes.
+ */
+static int hand_over(struct command *c, int64_t begin, uint64_t writes, double *pause)
+{
+	struct repl_error ignored;
+	sigset_t signals, was;
+	int64_t since;
+	int r;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, &was);
+	since = now_ms();
+	r = set_readonly(c, true, c->error);
+	if (!r)
+		r = may_switch(c) || has_written(c, writes, "before") ||
+		    ask(c, "switch", NULL, NULL) || wait_for_peer(c, begin, &signals);
+	*pause = (now_ms() - since) / 1e3;
+	if (!r)
+		r = test_switch(c, "taken") || has_written(c, writes, "after");
+	if (r)
+		set_readonly(c, false, &ignored);
+	sigprocmask(SIG_SETMASK, &was, NULL);
+	return r ? -1 : 0;
+}
+
 /* The workload has ended. Nothing is lost: the last checkpoint has all, and nobody writes. */
 static int verb_switch(struct command *c)
 {
-	int64_t begin = now_ms(), limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
 	const char *peer = c->config->host[!c->resource.here].name;
 	struct options discard = *c->options, *keep = c->options;
-	uint64_t before, after;
+	int64_t begin = now_ms();
+	uint64_t writes;
+	double pause;
 	int r;
 
-	if (may_switch(c) || writes_of(c, &before))
+	if (may_switch(c) || writes_of(c, &writes))
 		return -1;
 	if (c->options->dry_run) {
 		step(true, "take a checkpoint, and have %s take over", peer);
-	} else if (ask(c, "checkpoint", NULL, NULL) || ask(c, "switch", NULL, NULL)) {
+	} else if (ask(c, "checkpoint", NULL, NULL) || test_switch(c, "checkpointed") ||
+		   hand_over(c, begin, writes, &pause)) {
 		return -1;
+	} else if (c->result) {
+		json_object_object_add(c->result, "switch_pause_seconds",
+				       json_object_new_double(pause));
 	} else {
-		while (!(r = has_taken_over(c))) {
-			if (now_ms() - begin > limit)
-				return error_set(c->error, REPL_EXIT_TIMEOUT,
-						 "%s has not taken over in the time given: see 'replctl status %s' there; this side is the primary still",
-						 peer, c->config->name);
-			usleep(50000);
-		}
-		/* For tests/replctl/switch: what somebody does just now. */
-		if (getenv("REPLCTL_TEST_SWITCH") && system(getenv("REPLCTL_TEST_SWITCH")))
-			return error_set(c->error, REPL_EXIT_FAILED, "REPLCTL_TEST_SWITCH");
-		if (r < 0 || writes_of(c, &after))
-			return -1;
-		if (after != before)
-			return error_set(c->error, REPL_EXIT_REFUSED,
-					 "somebody has written to this side while %s took over: 'replctl demote --discard-local %s' gives that up, and makes this side the secondary",
-					 peer, c->config->name);
-		if (!c->options->json)
-			step(false, "%s has taken over after %.1f s", peer,
-			     (now_ms() - begin) / 1e3);
+		step(false, "%s has taken over: for %.3f s neither side could be written", peer,
+		     pause);
 	}
 	discard.discard = true;
 	c->options = &discard;
