@@ -238,6 +238,7 @@ static void ask_switch(struct session *s, struct repl_client *client)
 		control_end(client, REPL_EXIT_REFUSED,
 			    "the peer has not got all: a checkpoint comes first");
 	} else {
+		s->let_go = true;
 		send_frame(s, FRAME_SWITCH, 0, NULL, 0);
 		control_end(client, REPL_EXIT_OK, NULL);
 	}

@@ -98,6 +98,7 @@ struct session {
 	bool resyncing;			/* the worker does that, or op_export() */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	bool switching;			/* the primary wants us to take over: op_promote() */
+	bool let_go;			/* primary: the peer was told to; it will hang up */
 	bool unexport;			/* there was a failover: op_unexport() */
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */

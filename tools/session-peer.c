@@ -153,6 +153,12 @@ static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 	meet_reset(s);
 	if (!s->lost)
 		s->lost = now_ms();
+	/* It has taken over, and says so in its next HELLO: until then nobody works. */
+	if (s->let_go) {
+		s->let_go = false;
+		s->tried = 0;
+		sd_event_source_set_time_relative(s->tick, 0);
+	}
 	if (s->save_source)	/* nobody will read on: let the hook see that */
 		sd_event_source_set_enabled(s->save_source, SD_EVENT_ON);
 	if (open) {
