@@ -36,82 +36,83 @@ struct cell {
 	enum repl_position at;
 	enum repl_decision decision;
 	bool needs_discard;
+	enum { OURS, RESTORED, FOREIGN } running;	/* what it is in stage running */
 };
 
 static const struct cell cells[] = {
 	{ "a new disk", 'a', 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0,
-	  KIN_NONE, POSITION_BEHIND, DECIDE_FULL, false },
+	  KIN_NONE, POSITION_BEHIND, DECIDE_FULL, false, OURS },
 	{ "two new disks", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	  KIN_NONE, POSITION_EQUAL, DECIDE_FULL, false },
+	  KIN_NONE, POSITION_EQUAL, DECIDE_FULL, false, OURS },
 	{ "a new disk, and a first checkpoint without an answer", 'a', 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0,
-	  KIN_NONE, POSITION_PENDING, DECIDE_FULL, false },
+	  KIN_NONE, POSITION_PENDING, DECIDE_FULL, false, OURS },
 	{ "a new disk that has a checkpoint", 'a', 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0,
-	  KIN_NONE, POSITION_AHEAD, DECIDE_FULL, false },
+	  KIN_NONE, POSITION_AHEAD, DECIDE_FULL, false, OURS },
 	{ "the same, nothing written", 'a', 0, 0, 7, 0, 0, 'a', 0, 0, 7, 0, 0,
-	  KIN_SAME, POSITION_EQUAL, DECIDE_IN_SYNC, false },
+	  KIN_SAME, POSITION_EQUAL, DECIDE_IN_SYNC, false, OURS },
 	{ "the same, something written", 'a', 0, 0, 7, 0, 5, 'a', 0, 0, 7, 0, 0,
-	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false, OURS },
 	{ "the same, a lost acknowledgement", 'a', 0, 0, 7, 8, 0, 'a', 0, 0, 8, 0, 0,
-	  KIN_SAME, POSITION_PENDING, DECIDE_IN_SYNC, false },
+	  KIN_SAME, POSITION_PENDING, DECIDE_IN_SYNC, false, OURS },
 	{ "the same, a lost acknowledgement, and something written",
 	  'a', 0, 0, 7, 8, 2, 'a', 0, 0, 8, 0, 0,
-	  KIN_SAME, POSITION_PENDING, DECIDE_INCREMENTAL, false },
+	  KIN_SAME, POSITION_PENDING, DECIDE_INCREMENTAL, false, OURS },
 	{ "asked for, and not committed", 'a', 0, 0, 7, 8, 2, 'a', 0, 0, 7, 0, 0,
-	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	  KIN_SAME, POSITION_EQUAL, DECIDE_INCREMENTAL, false, OURS },
 	{ "the secondary is a restored image", 'a', 0, 0, 7, 0, 1, 'a', 0, 0, 6, 0, 0,
-	  KIN_SAME, POSITION_BEHIND, DECIDE_FULL, true },
+	  KIN_SAME, POSITION_BEHIND, DECIDE_FULL, true, RESTORED },
 	{ "the primary is a restored image", 'a', 0, 0, 7, 0, 0, 'a', 0, 0, 8, 0, 0,
-	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false, RESTORED },
 	{ "the primary is a restored image, with something asked for",
 	  'a', 0, 0, 7, 8, 0, 'a', 0, 0, 9, 0, 0,
-	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_SAME, POSITION_AHEAD, DECIDE_REFUSE, false, RESTORED },
 	{ "the old primary returns, with nothing of its own",
 	  'b', 'a', 7, 7, 0, 4, 'a', 0, 0, 7, 0, 0,
-	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, false },
+	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, false, OURS },
 	{ "the old primary returns, to one that has had checkpoints with somebody",
 	  'b', 'a', 7, 9, 0, 4, 'a', 0, 0, 7, 0, 0,
-	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true, RESTORED },
 	{ "and with nothing written since",
 	  'b', 'a', 7, 8, 0, 0, 'a', 0, 0, 7, 0, 0,
-	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true, RESTORED },
 	{ "the old primary returns, with writes that nobody else has",
 	  'b', 'a', 7, 7, 0, 4, 'a', 0, 0, 7, 0, 3,
-	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, true },
+	  KIN_PRIMARY_LEFT, POSITION_EQUAL, DECIDE_INCREMENTAL, true, OURS },
 	{ "the old primary returns, without an answer to the last checkpoint",
 	  'b', 'a', 8, 8, 9, 4, 'a', 0, 0, 7, 8, 0,
-	  KIN_PRIMARY_LEFT, POSITION_PENDING, DECIDE_INCREMENTAL, false },
+	  KIN_PRIMARY_LEFT, POSITION_PENDING, DECIDE_INCREMENTAL, false, OURS },
 	{ "the old primary returns as an older image",
 	  'b', 'a', 8, 8, 0, 4, 'a', 0, 0, 7, 0, 0,
-	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true },
+	  KIN_PRIMARY_LEFT, POSITION_BEHIND, DECIDE_FULL, true, RESTORED },
 	{ "the old primary has a checkpoint that the failover has not",
 	  'b', 'a', 6, 6, 0, 4, 'a', 0, 0, 7, 0, 0,
-	  KIN_PRIMARY_LEFT, POSITION_AHEAD, DECIDE_FULL, true },
+	  KIN_PRIMARY_LEFT, POSITION_AHEAD, DECIDE_FULL, true, RESTORED },
 	{ "the secondary has failed over", 'a', 0, 0, 7, 0, 0, 'b', 'a', 7, 7, 0, 2,
-	  KIN_SECONDARY_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false },
+	  KIN_SECONDARY_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false, FOREIGN },
 	{ "and has gone on", 'a', 0, 0, 7, 0, 0, 'b', 'a', 7, 9, 0, 2,
-	  KIN_SECONDARY_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_SECONDARY_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false, FOREIGN },
 	{ "to a checkpoint before", 'a', 0, 0, 7, 0, 0, 'b', 'a', 6, 6, 0, 2,
-	  KIN_SECONDARY_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false },
+	  KIN_SECONDARY_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false, FOREIGN },
 	{ "to the one without an answer", 'a', 0, 0, 7, 8, 0, 'b', 'a', 8, 8, 0, 2,
-	  KIN_SECONDARY_LEFT, POSITION_PENDING, DECIDE_REFUSE, false },
+	  KIN_SECONDARY_LEFT, POSITION_PENDING, DECIDE_REFUSE, false, FOREIGN },
 	{ "two promotions", 'b', 'a', 7, 7, 0, 2, 'c', 'a', 7, 7, 0, 2,
-	  KIN_BOTH_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false },
+	  KIN_BOTH_LEFT, POSITION_EQUAL, DECIDE_REFUSE, false, FOREIGN },
 	{ "two promotions, one has gone on", 'b', 'a', 7, 7, 0, 2, 'c', 'a', 7, 9, 0, 2,
-	  KIN_BOTH_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_BOTH_LEFT, POSITION_AHEAD, DECIDE_REFUSE, false, FOREIGN },
 	{ "two promotions, the other has", 'b', 'a', 7, 9, 0, 2, 'c', 'a', 7, 7, 0, 2,
-	  KIN_BOTH_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false },
+	  KIN_BOTH_LEFT, POSITION_BEHIND, DECIDE_REFUSE, false, FOREIGN },
 	{ "two promotions, and a question", 'b', 'a', 7, 7, 8, 2, 'c', 'a', 7, 8, 0, 2,
-	  KIN_BOTH_LEFT, POSITION_PENDING, DECIDE_REFUSE, false },
+	  KIN_BOTH_LEFT, POSITION_PENDING, DECIDE_REFUSE, false, FOREIGN },
 	{ "a third host", 'a', 'x', 3, 7, 0, 0, 'd', 'y', 3, 7, 0, 0,
-	  KIN_STRANGERS, POSITION_EQUAL, DECIDE_REFUSE, false },
+	  KIN_STRANGERS, POSITION_EQUAL, DECIDE_REFUSE, false, FOREIGN },
 	{ "a third host, older", 'a', 0, 0, 7, 0, 0, 'd', 0, 0, 1, 0, 0,
-	  KIN_STRANGERS, POSITION_BEHIND, DECIDE_REFUSE, false },
+	  KIN_STRANGERS, POSITION_BEHIND, DECIDE_REFUSE, false, FOREIGN },
 	{ "a third host, newer", 'a', 0, 0, 7, 0, 0, 'd', 0, 0, 8, 0, 0,
-	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false, FOREIGN },
 	{ "a third host, by chance", 'a', 0, 0, 7, 8, 0, 'd', 0, 0, 8, 0, 0,
-	  KIN_STRANGERS, POSITION_PENDING, DECIDE_REFUSE, false },
+	  KIN_STRANGERS, POSITION_PENDING, DECIDE_REFUSE, false, FOREIGN },
 	{ "a new primary disk", 0, 0, 0, 0, 0, 0, 'a', 0, 0, 7, 0, 0,
-	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false },
+	  KIN_STRANGERS, POSITION_AHEAD, DECIDE_REFUSE, false, OURS },
 };
 
 #define NR_CELLS (sizeof(cells) / sizeof(cells[0]))
@@ -153,6 +154,23 @@ static void all_of_the_table(void **state)
 			if (!seen[kin][at])
 				fail_msg("no case for %s, position %u",
 					 identity_kinship_name(kin), at);
+}
+
+/* With a secondary that runs, checkpoints go on only if it is ours. */
+static void each_running(void **state)
+{
+	struct repl_side primary, secondary;
+	struct repl_verdict verdict;
+
+	for (unsigned int i = 0; i < NR_CELLS; i++) {
+		two(&cells[i], &primary, &secondary);
+		identity_decide(&primary, &secondary, &verdict);
+		if (identity_restored(&verdict) != (cells[i].running == RESTORED) ||
+		    identity_foreign(&primary, &verdict) != (cells[i].running == FOREIGN))
+			fail_msg("%s: restored %d, foreign %d", cells[i].what,
+				 identity_restored(&verdict),
+				 identity_foreign(&primary, &verdict));
+	}
 }
 
 /* Nothing is copied in full, and nothing discarded, unless it was asked for. */
@@ -225,6 +243,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_cell),
+		cmocka_unit_test(each_running),
 		cmocka_unit_test(all_of_the_table),
 		cmocka_unit_test(nothing_unasked),
 		cmocka_unit_test(words),
