@@ -144,6 +144,27 @@ bool identity_foreign(const struct repl_side *primary, const struct repl_verdict
 		verdict->kinship == KIN_STRANGERS);
 }
 
+bool identity_diverged(const struct repl_side *primary, const struct repl_side *secondary,
+		       const struct repl_verdict *verdict)
+{
+	switch (verdict->kinship) {
+	case KIN_SAME:
+		return verdict->position == POSITION_AHEAD;
+	case KIN_PRIMARY_LEFT:
+		return secondary->checkpoint > primary->fork || secondary->dirty;
+	default:
+		return identity_foreign(primary, verdict);
+	}
+}
+
+bool identity_may_full(const struct repl_side *primary, const struct repl_side *secondary,
+		       const struct repl_verdict *verdict, bool running)
+{
+	return secondary->discard ||
+	       (running ? !identity_diverged(primary, secondary, verdict) :
+		identity_may(verdict, true, false) != DECIDE_REFUSE);
+}
+
 static const char * const decision_names[DECIDE_NR] = {
 	[DECIDE_REFUSE]		= "refuse",
 	[DECIDE_IN_SYNC]	= "in-sync",
@@ -199,8 +220,9 @@ static void add(char *text, size_t size, const char *format, ...)
 	va_end(args);
 }
 
+/* @changed: bytes */
 static void add_lineage(char *text, size_t size, const char *host,
-			const struct repl_side *side, uint64_t region_size)
+			const struct repl_side *side, uint64_t changed)
 {
 	add(text, size, "\n%s: ", host);
 	if (!memcmp(side->lineage, no_lineage, LINEAGE_SIZE)) {
@@ -213,54 +235,62 @@ static void add_lineage(char *text, size_t size, const char *host,
 		add(text, size, ", which left %02x%02x%02x%02x at checkpoint %" PRIu64,
 		    side->parent[0], side->parent[1], side->parent[2], side->parent[3],
 		    side->fork);
-	add(text, size, ", %" PRIu64 " bytes changed since", side->dirty * region_size);
+	add(text, size, ", %" PRIu64 " bytes changed since", changed);
 }
 
-/* What it takes to have @keeper as primary, with what it has. */
-static void add_choice(char *text, size_t size, const struct repl_meeting *meeting,
-		       const char *keeper, const char *loser, bool as_it_is,
-		       const struct repl_verdict *verdict)
+/* What it takes to go on with what the primary has. */
+static void add_keep_primary(char *text, size_t size, const struct repl_meeting *meeting,
+			     const struct repl_side *primary, const struct repl_side *secondary,
+			     const struct repl_verdict *verdict)
 {
+	const char *loser = meeting->secondary_host, *resource = meeting->resource;
 	const char *then = "";
 
-	add(text, size, "\nto keep what %s has: ", keeper);
-	if (!as_it_is ||
-	    (!meeting->running && identity_may(verdict, true, false) == DECIDE_REFUSE)) {
-		add(text, size, "on %s 'replctl demote --discard-local %s'", loser,
-		    meeting->resource);
+	add(text, size, "\nto keep what %s has: ", meeting->primary_host);
+	if (meeting->over) {
+		/* No demotion in the middle of a merge. */
+		add(text, size, "on %s 'replctl wait %s merged' and 'replctl demote --discard-local %s'",
+		    loser, resource, resource);
+		then = ", then ";
+	} else if (!identity_may_full(primary, secondary, verdict, meeting->running)) {
+		add(text, size, "on %s 'replctl demote --discard-local %s'", loser, resource);
 		then = ", then ";
 	}
-	if (!as_it_is) {
-		add(text, size, "%son %s 'replctl failover %s' and 'replctl promote %s'", then,
-		    keeper, meeting->resource, meeting->resource);
-		then = ", then ";
-	}
-	if (identity_may(verdict, false, true) == DECIDE_REFUSE)
-		add(text, size, "%son %s 'replctl sync --full %s'", then, keeper,
-		    meeting->resource);
+	if (meeting->over || identity_may(verdict, false, true) == DECIDE_REFUSE)
+		add(text, size, "%son %s 'replctl sync --full %s'", then,
+		    meeting->primary_host, resource);
+}
+
+/* What it takes to go on with what the secondary has. */
+static void add_keep_secondary(char *text, size_t size, const struct repl_meeting *meeting,
+			       const struct repl_side *primary,
+			       const struct repl_side *secondary)
+{
+	const char *keeper = meeting->secondary_host, *resource = meeting->resource;
+	struct repl_verdict verdict;
+
+	add(text, size, "\nto keep what %s has: on %s 'replctl demote --discard-local %s', then on %s 'replctl failover %s', 'replctl wait %s merged' and 'replctl promote %s'",
+	    keeper, meeting->primary_host, resource, keeper, resource, resource, resource);
+	identity_decide(secondary, primary, &verdict);
+	if (identity_may(&verdict, false, true) == DECIDE_REFUSE)
+		add(text, size, ", then on %s 'replctl sync --full %s'", keeper, resource);
 }
 
 void identity_explain(const struct repl_meeting *meeting, const struct repl_side *primary,
 		      const struct repl_side *secondary,
 		      const struct repl_verdict *verdict, char *text, size_t size)
 {
-	struct repl_verdict other;
-
 	if (!size)
 		return;
 	text[0] = 0;
-	add(text, size, "%s", verdict->why);
-	add_lineage(text, size, meeting->primary_host, primary, meeting->region_size);
-	add_lineage(text, size, meeting->secondary_host, secondary, meeting->region_size);
-	if (identity_may(verdict, false, false) != DECIDE_REFUSE)
+	add(text, size, "%s", meeting->over ? "the secondary has failed over" : verdict->why);
+	add_lineage(text, size, meeting->primary_host, primary, meeting->primary_changed);
+	add_lineage(text, size, meeting->secondary_host, secondary, meeting->secondary_changed);
+	if (!meeting->over && identity_may(verdict, false, false) != DECIDE_REFUSE)
 		return;
-	add_choice(text, size, meeting, meeting->primary_host, meeting->secondary_host, true,
-		   verdict);
-	if (verdict->kinship == KIN_NONE)
-		return;
-	identity_decide(secondary, primary, &other);
-	add_choice(text, size, meeting, meeting->secondary_host, meeting->primary_host, false,
-		   &other);
+	add_keep_primary(text, size, meeting, primary, secondary, verdict);
+	if (meeting->over || verdict->kinship != KIN_NONE)
+		add_keep_secondary(text, size, meeting, primary, secondary);
 }
 
 static void add_demote(char *text, size_t size, const struct repl_meeting *meeting,
@@ -293,8 +323,8 @@ void identity_explain_two(const struct repl_meeting *meeting, const struct repl_
 		add(text, size, "%s has taken over at checkpoint %" PRIu64, b, other->fork);
 	else
 		add(text, size, "neither has taken over from the other");
-	add_lineage(text, size, a, one, meeting->region_size);
-	add_lineage(text, size, b, other, meeting->region_size);
+	add_lineage(text, size, a, one, meeting->primary_changed);
+	add_lineage(text, size, b, other, meeting->secondary_changed);
 	add_demote(text, size, meeting, a, b, one, other);
 	add_demote(text, size, meeting, b, a, other, one);
 }

@@ -28,6 +28,10 @@
  * over a disk that has a lineage, destroy data: only with --discard-local, given on the
  * side whose data it is. Full is never done but when it was asked for.
  *
+ * A secondary in stage running or behind it (failed over, stopped) takes no part in that
+ * by itself. Full over it needs the same word if it has anything that the primary has not
+ * had: identity_diverged().
+ *
  * Pure: no I/O, no clock, no allocation.
  */
 #ifndef REPLCTL_IDENTITY_H
@@ -47,7 +51,7 @@ struct repl_side {
 	uint64_t checkpoint;		/* primary: the last one acknowledged; secondary: committed */
 	uint64_t pending;		/* asked for as primary, without an answer; 0: none */
 	uint64_t dirty;			/* regions that the other may not have */
-	bool discard;			/* secondary: its own changes may go */
+	bool discard;			/* secondary: what only it has may go */
 };
 
 enum repl_kinship {
@@ -115,12 +119,40 @@ bool identity_restored(const struct repl_verdict *verdict);
  */
 bool identity_foreign(const struct repl_side *primary, const struct repl_verdict *verdict);
 
+/**
+ * identity_diverged() - has the secondary anything that the primary has not had?
+ * @primary: side
+ * @secondary: side
+ * @verdict: of the two
+ *
+ * An older image of the primary's own history is none, and nobody knows it of a side that
+ * has no history (a new disk, or no metadata).
+ *
+ * Return: true if so: it is lost when all of the primary's disk is sent over.
+ */
+bool identity_diverged(const struct repl_side *primary, const struct repl_side *secondary,
+		       const struct repl_verdict *verdict);
+
+/**
+ * identity_may_full() - may all of the primary's disk be sent over, if that is asked for?
+ * @primary: side
+ * @secondary: side
+ * @verdict: of the two
+ * @running: the secondary has a checkpoint, which it keeps until the next one
+ *
+ * Return: false: not before 'replctl demote --discard-local' on the secondary's host.
+ */
+bool identity_may_full(const struct repl_side *primary, const struct repl_side *secondary,
+		       const struct repl_verdict *verdict, bool running);
+
 /* For identity_explain(): what it is about. */
 struct repl_meeting {
 	const char *resource;
 	const char *primary_host, *secondary_host;
-	uint64_t region_size;		/* bytes */
+	uint64_t primary_changed;	/* bytes, of all volumes */
+	uint64_t secondary_changed;
 	bool running;			/* the secondary keeps its checkpoint until the next one */
+	bool over;			/* it has failed over, some volume at least */
 };
 
 /**

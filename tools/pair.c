@@ -249,6 +249,7 @@ static void primary_hello(struct pair *pair, const struct pair_hello *hello,
 		close_peer(pair, actions, "the peer has failed over");
 		return;
 	}
+	pair->diverged = false;		/* or no more: somebody has said that it may follow */
 	pair->connected = true;
 	pair->running = hello->running;
 	pair->blank = hello->blank;

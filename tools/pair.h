@@ -183,7 +183,7 @@ struct pair {
 	bool wanted;		/* primary: a trigger waits for its turn */
 	bool fail_over;		/* asked for, when the load has ended */
 	bool over;		/* this side has failed over */
-	bool diverged;		/* the peer has: nothing is sent to it any more */
+	bool diverged;		/* the peer has, as it said last: nothing is sent to it */
 	bool degraded;		/* primary: the peer has not got all writes: resync */
 	bool coming;		/* primary: and gets them, by itself: a trigger waits for that */
 	bool rebooted;		/* primary: for more than the kernel knows of */

@@ -238,7 +238,8 @@ static void ask_switch(struct session *s, struct repl_client *client)
 		control_end(client, REPL_EXIT_REFUSED,
 			    "the peer has not got all: a checkpoint comes first");
 	} else {
-		s->let_go = true;
+		s->let_go = now_ms();
+		s->rejoin = true;
 		send_frame(s, FRAME_SWITCH, 0, NULL, 0);
 		control_end(client, REPL_EXIT_OK, NULL);
 	}
@@ -269,6 +270,7 @@ static void ask_synced(struct session *s, struct repl_client *client)
 	s->first_wanted |= pair_apart(&s->pair);
 	s->pair.stale = false;
 	s->pair.foreign = false;
+	s->why_apart[0] = 0;
 	session_look_now(s);
 	meet_synced(s);
 	control_end(client, REPL_EXIT_OK, NULL);

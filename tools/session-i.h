@@ -79,8 +79,9 @@ struct session {
 		uint64_t from;		/* sector */
 		struct coalesce coalesce;
 	} meet;
-	char why_apart[1024];		/* why the two do not begin by themselves */
+	char why_apart[2048];		/* why the two do not begin by themselves */
 	bool adopt;			/* the lineage: after the next commit */
+	uint64_t let_go;		/* ms: when the peer was told to take over; 0: never */
 	bool first_wanted;		/* primary: a checkpoint, as soon as there can be one */
 
 	/* session-state.c */
@@ -98,7 +99,7 @@ struct session {
 	bool resyncing;			/* the worker does that, or op_export() */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	bool switching;			/* the primary wants us to take over: op_promote() */
-	bool let_go;			/* primary: the peer was told to; it will hang up */
+	bool rejoin;			/* primary: the peer was told to; it will hang up */
 	bool unexport;			/* there was a failover: op_unexport() */
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dm.h"
@@ -27,7 +28,8 @@
 #include "session-i.h"
 #include "units.h"
 
-#define TWO_PRIMARIES_MS 3000	/* until they try again */
+#define APART_MS 3000		/* until two that have nothing for each other meet again */
+#define SWITCH_MS 60000		/* so long a failover is the one that we have asked for */
 #define RANGES_MAX 1000000	/* of one volume; the primary has them in /run, which is memory */
 
 /**
@@ -98,30 +100,46 @@ static unsigned int rank(enum repl_decision decision)
 	       decision == DECIDE_INCREMENTAL ? 1 : 0;
 }
 
-/* @primary: that is this side */
-static struct repl_meeting meeting_of(const struct session *s, unsigned int volume, bool primary)
+/* Of one volume: what the primary says, and the secondary, whichever of them is here. */
+static const struct repl_side *primary_side(const struct session *s, unsigned int volume)
+{
+	return s->pair.role == PAIR_PRIMARY ? &s->meet.ours[volume] : &s->meet.theirs[volume];
+}
+
+static const struct repl_side *secondary_side(const struct session *s, unsigned int volume)
+{
+	return s->pair.role == PAIR_PRIMARY ? &s->meet.theirs[volume] : &s->meet.ours[volume];
+}
+
+static struct repl_meeting meeting_of(const struct session *s)
 {
 	const struct repl_config *config = s->config;
 	unsigned int here = s->resource.here;
-
-	return (struct repl_meeting){
+	bool primary = s->pair.role == PAIR_PRIMARY;
+	struct repl_meeting meeting = {
 		.resource = config->name,
 		.primary_host = config->host[primary ? here : !here].name,
 		.secondary_host = config->host[primary ? !here : here].name,
-		.region_size = config->volume[volume].region_size,
 	};
+
+	for (unsigned int i = 0; i < config->volumes; i++) {
+		uint64_t size = config->volume[i].region_size;
+
+		meeting.primary_changed += primary_side(s, i)->dirty * size;
+		meeting.secondary_changed += secondary_side(s, i)->dirty * size;
+	}
+	return meeting;
 }
 
 /* Of all volumes: may replication begin by itself? @worst: the strictest one's words */
 static bool meet_decide(struct session *s, char *worst, size_t size)
 {
-	bool primary = s->pair.role == PAIR_PRIMARY, may = true;
-	struct repl_meeting meeting;
+	struct repl_meeting meeting = meeting_of(s);
 	unsigned int highest = 0;
+	bool may = true;
 
 	for (unsigned int i = 0; i < s->config->volumes; i++) {
-		const struct repl_side *one = primary ? &s->meet.ours[i] : &s->meet.theirs[i];
-		const struct repl_side *other = primary ? &s->meet.theirs[i] : &s->meet.ours[i];
+		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
 		struct repl_verdict verdict;
 		unsigned int mine;
 
@@ -131,7 +149,6 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 		if (i && mine <= highest)
 			continue;
 		highest = mine;
-		meeting = meeting_of(s, i, primary);
 		identity_explain(&meeting, one, other, &verdict, worst, size);
 	}
 	return may;
@@ -146,34 +163,81 @@ static bool believed(const struct session *s)
 	return !resource_kernel(&s->resource, &kernel, &error) && kernel.attached;
 }
 
-/* Of a secondary in stage running: can we go on with it? If not, @text says why. */
-static void meet_running(struct session *s, struct pair_hello *hello, char *text, size_t size)
+/*
+ * Of a secondary in stage running: can the two go on? If not, @text says why. (Whether it is
+ * believed only the primary knows; a secondary hears it by the next checkpoint.)
+ */
+static bool meet_running(struct session *s, struct pair_hello *hello, char *text, size_t size)
 {
-	struct repl_meeting meeting;
+	struct repl_meeting meeting = meeting_of(s);
 
+	meeting.running = true;
 	for (unsigned int i = 0; i < s->config->volumes; i++) {
-		const struct repl_side *one = &s->meet.ours[i], *other = &s->meet.theirs[i];
+		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
 		struct repl_verdict verdict;
 
 		identity_decide(one, other, &verdict);
 		hello->restored = identity_restored(&verdict);
-		hello->foreign = identity_foreign(one, &verdict) && !believed(s);
+		hello->foreign = identity_foreign(one, &verdict) &&
+				 (s->pair.role != PAIR_PRIMARY || !believed(s));
 		if (!hello->restored && !hello->foreign)
 			continue;
-		meeting = meeting_of(s, i, true);
-		meeting.running = true;
 		identity_explain(&meeting, one, other, &verdict, text, size);
-		return;
+		return false;
 	}
+	return true;
 }
 
-/* A line each, once: it is the same every time the two meet. */
-static void explain(struct session *s, char *text)
+/* One that was asked for ('replctl switch') has words of its own. */
+static bool planned(const struct session *s)
 {
-	if (!strcmp(s->why_apart, text))
+	return s->pair.role == PAIR_PRIMARY ? s->let_go && now_ms() - s->let_go < SWITCH_MS :
+					      s->switching;
+}
+
+/* It has failed over, some volume at least: that one's words. */
+static void meet_over(struct session *s, char *text, size_t size)
+{
+	struct repl_meeting meeting = meeting_of(s);
+	struct repl_verdict verdict;
+	unsigned int i = 0;
+
+	meeting.over = true;
+	do {
+		identity_decide(primary_side(s, i), secondary_side(s, i), &verdict);
+	} while (verdict.kinship != KIN_SECONDARY_LEFT && ++i < s->config->volumes);
+	i %= s->config->volumes;
+	identity_decide(primary_side(s, i), secondary_side(s, i), &verdict);
+	identity_explain(&meeting, primary_side(s, i), secondary_side(s, i), &verdict, text,
+			 size);
+}
+
+/* When it was that the two had the same; as far as this daemon has been there. */
+static void add_when(const struct session *s, char *text, size_t size)
+{
+	time_t when = s->last_when;
+	size_t used = strlen(text);
+	struct tm tm;
+
+	if (!when || !gmtime_r(&when, &tm) || used >= size)
 		return;
+	if (!strftime(text + used, size - used,
+		      "\nthe last checkpoint was at %F %T UTC, by the clock here", &tm))
+		text[used] = 0;		/* no room */
+}
+
+/*
+ * Line by line, once: the two meet again and again, and what either has changed grows
+ * meanwhile. The status has it as it is now.
+ */
+static void explain(struct session *s, char *text, size_t size)
+{
+	size_t n = strcspn(text, "\n");
+	bool known = !strncmp(s->why_apart, text, n) && s->why_apart[n] == '\n';
+
+	add_when(s, text, size);
 	snprintf(s->why_apart, sizeof(s->why_apart), "%s", text);
-	for (char *line = text, *next; line; line = next) {
+	for (char *line = text, *next; line && !known; line = next) {
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
@@ -184,14 +248,15 @@ static void explain(struct session *s, char *text)
 /* Each side can say it: a person is looked for, and no other connection for a while. */
 static void two_primaries(struct session *s)
 {
-	struct repl_meeting meeting = meeting_of(s, 0, true);
+	struct repl_meeting meeting = meeting_of(s);
 	char text[sizeof(s->why_apart)];
 	struct repl_verdict verdict;
 
 	identity_explain_two(&meeting, &s->meet.ours[0], &s->meet.theirs[0], text,
 			     sizeof(text));
-	explain(s, text);
-	s->not_before = now_ms() + TWO_PRIMARIES_MS;
+	if (!planned(s))
+		explain(s, text, sizeof(text));
+	s->not_before = now_ms() + APART_MS;
 	/* It was our secondary, and has failed over: that is all there is to know. */
 	identity_decide(&s->meet.ours[0], &s->meet.theirs[0], &verdict);
 	if (verdict.kinship == KIN_SECONDARY_LEFT) {
@@ -296,19 +361,27 @@ static void meet_primary(struct session *s)
 	struct pair_hello *hello = &s->meet.hello.hello;
 	char text[sizeof(s->why_apart)];
 
-	if (!s->meet.blank || hello->over) {
-		if (!hello->over)
-			meet_running(s, hello, text, sizeof(text));
+	if (hello->over) {
+		if (!planned(s)) {
+			meet_over(s, text, sizeof(text));
+			explain(s, text, sizeof(text));
+		}
+		/* It may come back as a secondary, by somebody's word. */
+		s->not_before = now_ms() + APART_MS;
+		session_feed(s, &s->meet.hello);
+		return;
+	}
+	if (!s->meet.blank) {
 		hello->floor = newest_of_ours(s, false);
-		if (hello->restored || hello->foreign)
-			explain(s, text);
-		else
+		if (meet_running(s, hello, text, sizeof(text)))
 			s->why_apart[0] = 0;
+		else
+			explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
 		return;
 	}
 	if (!meet_decide(s, text, sizeof(text))) {
-		explain(s, text);
+		explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
 		return;
 	}
@@ -322,18 +395,29 @@ static void meet_primary(struct session *s)
 		want_dirty(s, 0);
 }
 
+/* Both sides say the same; a person may sit at either. */
 static void meet_secondary(struct session *s)
 {
 	char text[sizeof(s->why_apart)];
+	struct pair_hello ignored;
 	struct pair_kernel kernel;
 	struct repl_error error;
+	bool good = true;
 
 	keep_lineages(s);
-	if (!resource_kernel(&s->resource, &kernel, &error) && kernel.blank &&
-	    !meet_decide(s, text, sizeof(text)))
-		explain(s, text);
-	else
+	if (resource_kernel(&s->resource, &kernel, &error)) {
+		say(s, 3, "%s", error.text);
+	} else if (!kernel.partly_over) {
+		good = kernel.blank ? meet_decide(s, text, sizeof(text)) :
+		       meet_running(s, &ignored, text, sizeof(text));
+	} else if (!planned(s)) {
+		good = false;
+		meet_over(s, text, sizeof(text));
+	}
+	if (good)
 		s->why_apart[0] = 0;
+	else
+		explain(s, text, sizeof(text));
 	session_feed(s, &s->meet.hello);
 }
 

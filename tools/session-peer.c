@@ -139,10 +139,10 @@ static void peer_opened(struct repl_conn *conn, void *context)
 static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 {
 	struct session *s = context;
-	bool open = s->open;
+	bool open = s->open, news = !s->lost || strcmp(s->why_lost, why);
 
 	/* One that refuses us, or that we refuse, is tried again each second. */
-	if (!s->lost || strcmp(s->why_lost, why))
+	if (news)
 		say(s, 4, "peer: %s", why);
 	snprintf(s->why_lost, sizeof(s->why_lost), "%.250s", why);
 	if (conn_key_refused(conn) && s->nr_keys == 2)
@@ -154,17 +154,17 @@ static void peer_closed(struct repl_conn *conn, const char *why, void *context)
 	if (!s->lost)
 		s->lost = now_ms();
 	/* It has taken over, and says so in its next HELLO: until then nobody works. */
-	if (s->let_go) {
-		s->let_go = false;
+	if (s->rejoin) {
+		s->rejoin = false;
 		s->tried = 0;
 		sd_event_source_set_time_relative(s->tick, 0);
 	}
 	if (s->save_source)	/* nobody will read on: let the hook see that */
 		sd_event_source_set_enabled(s->save_source, SD_EVENT_ON);
-	if (open) {
+	if (open && news)
 		tell_text(s, "disconnected", "why", why);
+	if (open)
 		session_feed_type(s, PAIR_CLOSED);
-	}
 }
 
 /* It is not our peer: it hears why. */
@@ -191,6 +191,28 @@ static bool peer_rebooted(struct session *s)
 	if (journal_write_peer_boot(&s->resource, s->peer_boot, &error))
 		say(s, 3, "%s", error.text);
 	return false;
+}
+
+/*
+ * The two meet each few seconds while one of them has failed over: that is news for the log
+ * and for the hooks the first time.
+ */
+static bool known_apart(const struct session *s, const struct pair_hello *hello)
+{
+	return s->lost && (s->pair.over || (s->pair.diverged && hello->over));
+}
+
+static void peer_met(struct session *s, const char *host)
+{
+	if (s->lost || !s->had_peer) {
+		s->resync_wait = 0;
+		say(s, 6, "connected to %s", host);
+		tell_text(s, "connected", "host", host);
+	}
+	s->lost = 0;
+	s->why_lost[0] = 0;
+	s->had_peer = true;
+	s->policy_ran = false;
 }
 
 static void peer_hello(struct session *s, const struct repl_frame *frame)
@@ -229,15 +251,8 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 	if (event.hello.rebooted && !s->pair.rebooted)
 		say(s, 5, "%s has been rebooted: what was written since the last checkpoint is sent again",
 		    hello.host);
-	if (s->lost || !s->had_peer) {
-		s->resync_wait = 0;
-		say(s, 6, "connected to %s", hello.host);
-		tell_text(s, "connected", "host", hello.host);
-	}
-	s->lost = 0;
-	s->why_lost[0] = 0;
-	s->had_peer = true;
-	s->policy_ran = false;
+	if (!known_apart(s, &event.hello))
+		peer_met(s, hello.host);
 	meet_hello(s, &event, hello.stage == HELLO_STAGE_NONE);
 }
 

@@ -75,6 +75,7 @@ static void act_result(struct session *s, const struct pair_action *action)
 			s->last_duration = now_us() - s->began;
 		s->last_error[0] = 0;
 		s->resync_wait = 0;
+		s->why_apart[0] = 0;	/* it was believed, or all of it has been sent */
 		say(s, 6, "checkpoint %llu", (unsigned long long)action->id);
 	} else {
 		if (!action->id && action->why)
@@ -236,7 +237,7 @@ static void tick_peer(struct session *s, uint64_t now)
 			send_frame(s, FRAME_PING, 0, NULL, 0);
 	}
 	if (!s->conn && s->pair.role == PAIR_PRIMARY && now - s->tried >= RETRY_MS &&
-	    now >= s->not_before && !s->leaving && !s->pair.diverged)
+	    now >= s->not_before && !s->leaving)
 		peer_connect(s);
 	/* It may have been lost just now, after @now. */
 	if (s->lost && s->had_peer && !s->policy_ran && !s->leaving &&

@@ -471,8 +471,7 @@ static bool steps(const struct state *now, bool *moved)
 	if (s_ && now->s.opened && (!now->link_up || !p))
 		TRY("the secondary notices", struct pair_event e = { .type = PAIR_CLOSED };
 		    memset(&s->to_s, 0, sizeof(s->to_s)); feed(s, false, &e););
-	if (p && s_ && !now->link_up && !now->p.opened && !now->s.opened &&
-	    !now->p.diverged && !now->over)
+	if (p && s_ && !now->link_up && !now->p.opened && !now->s.opened && !now->over)
 		TRY("connect", struct pair_event e = { .type = PAIR_OPENED };
 		    memset(&s->to_p, 0, sizeof(s->to_p)); memset(&s->to_s, 0, sizeof(s->to_s));
 		    s->link_up = 1; feed(s, true, &e); feed(s, false, &e););

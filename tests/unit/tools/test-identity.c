@@ -202,41 +202,123 @@ static void nothing_unasked(void **state)
 	}
 }
 
-static void words(void **state)
+static const char *explained(bool running, bool over, const struct repl_side *primary,
+			     const struct repl_side *secondary)
 {
 	const struct repl_meeting meeting = {
 		.resource = "r0", .primary_host = "alpha", .secondary_host = "beta",
-		.region_size = 65536,
+		.primary_changed = 196608, .secondary_changed = 131072,
+		.running = running, .over = over,
 	};
+	struct repl_verdict verdict;
+	static char text[1024];
+
+	identity_decide(primary, secondary, &verdict);
+	identity_explain(&meeting, primary, secondary, &verdict, text, sizeof(text));
+	return text;
+}
+
+#define ALPHA_HAS	"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
+#define BETA_HAS	"beta: history 62626262, checkpoint 7, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
+#define KEEP_ALPHA	"to keep what alpha has: on "
+#define BETA_DEMOTES	"beta 'replctl demote --discard-local r0', then on "
+#define ALPHA_SYNCS	"alpha 'replctl sync --full r0'"
+#define KEEP_BETA	"\nto keep what beta has: on alpha 'replctl demote --discard-local r0', then on beta 'replctl failover r0', 'replctl wait r0 merged' and 'replctl promote r0'"
+
+static void words(void **state)
+{
 	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
 	struct repl_side secondary = side('b', 'a', 7, 7, 0, 2);
 	struct repl_verdict verdict;
-	char text[1024], small[20];
+	struct repl_meeting meeting = { .resource = "r0", .primary_host = "alpha",
+					.secondary_host = "beta" };
+	char small[20];
 
+	assert_string_equal(explained(false, false, &primary, &secondary),
+		"the secondary has failed over\n" ALPHA_HAS BETA_HAS
+		KEEP_ALPHA BETA_DEMOTES ALPHA_SYNCS KEEP_BETA);
 	identity_decide(&primary, &secondary, &verdict);
-	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
-	assert_string_equal(text,
-		"the secondary has failed over\n"
-		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
-		"beta: history 62626262, checkpoint 7, which left 61616161 at checkpoint 7, 131072 bytes changed since\n"
-		"to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'\n"
-		"to keep what beta has: on alpha 'replctl demote --discard-local r0', then on beta 'replctl failover r0' and 'replctl promote r0'");
 	identity_explain(&meeting, &primary, &secondary, &verdict, small, sizeof(small));
 	assert_string_equal(small, "the secondary has f");
+	/* It has agreed. */
+	secondary.discard = true;
+	assert_string_equal(explained(false, false, &primary, &secondary),
+		"the secondary has failed over\n" ALPHA_HAS BETA_HAS
+		KEEP_ALPHA ALPHA_SYNCS KEEP_BETA);
 
 	secondary = side(0, 0, 0, 0, 0, 0);
-	identity_decide(&primary, &secondary, &verdict);
-	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
-	assert_string_equal(text,
-		"the secondary's disk is new\n"
-		"alpha: history 61616161, checkpoint 7, 196608 bytes changed since\n"
-		"beta: no history\n"
-		"to keep what alpha has: on alpha 'replctl sync --full r0'");
+	assert_string_equal(explained(false, false, &primary, &secondary),
+		"the secondary's disk is new\n" ALPHA_HAS "beta: no history\n"
+		KEEP_ALPHA ALPHA_SYNCS);
 
 	secondary = side('a', 0, 0, 7, 0, 0);
-	identity_decide(&primary, &secondary, &verdict);
-	identity_explain(&meeting, &primary, &secondary, &verdict, text, sizeof(text));
-	assert_null(strstr(text, "to keep"));
+	assert_null(strstr(explained(false, false, &primary, &secondary), "to keep"));
+}
+
+/* A secondary that runs: full over an older image of ours takes nobody's word. */
+static void words_running(void **state)
+{
+	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
+	struct repl_side secondary = side('a', 0, 0, 6, 0, 0);
+
+	assert_non_null(strstr(explained(true, false, &primary, &secondary),
+			       "\n" KEEP_ALPHA ALPHA_SYNCS "\n"));
+	secondary.checkpoint = 8;
+	assert_non_null(strstr(explained(true, false, &primary, &secondary),
+			       "\n" KEEP_ALPHA BETA_DEMOTES ALPHA_SYNCS
+			       KEEP_BETA ", then on beta 'replctl sync --full r0'"));
+	secondary.discard = true;
+	assert_non_null(strstr(explained(true, false, &primary, &secondary),
+			       "\n" KEEP_ALPHA ALPHA_SYNCS "\n"));
+	secondary = side('x', 0, 0, 7, 0, 0);
+	assert_non_null(strstr(explained(true, false, &primary, &secondary),
+			       "\n" KEEP_ALPHA BETA_DEMOTES ALPHA_SYNCS "\n"));
+}
+
+/* Failed over, whatever is known of its history: it may be in the middle of the merge. */
+static void words_over(void **state)
+{
+	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
+	struct repl_side secondary = side('b', 'a', 7, 7, 0, 2);
+
+	assert_string_equal(explained(false, true, &primary, &secondary),
+		"the secondary has failed over\n" ALPHA_HAS BETA_HAS KEEP_ALPHA
+		"beta 'replctl wait r0 merged' and 'replctl demote --discard-local r0', then on "
+		ALPHA_SYNCS KEEP_BETA);
+	secondary = side(0, 0, 0, 0, 0, 0);
+	assert_string_equal(explained(false, true, &primary, &secondary),
+		"the secondary has failed over\n" ALPHA_HAS "beta: no history\n" KEEP_ALPHA
+		"beta 'replctl wait r0 merged' and 'replctl demote --discard-local r0', then on "
+		ALPHA_SYNCS KEEP_BETA ", then on beta 'replctl sync --full r0'");
+}
+
+/*
+ * Full over a secondary that runs: without its host's word only where it has nothing that
+ * the primary has not had. A primary without a history cannot know.
+ */
+static void full_over_running(void **state)
+{
+	struct repl_side primary, secondary;
+	struct repl_verdict verdict;
+
+	for (unsigned int i = 0; i < NR_CELLS; i++) {
+		const struct cell *cell = &cells[i];
+		bool own = cell->running == FOREIGN ||
+			   (cell->kin == KIN_SAME && cell->at == POSITION_AHEAD) ||
+			   (cell->kin == KIN_PRIMARY_LEFT && (cell->cs > cell->fork || cell->ds));
+
+		two(cell, &primary, &secondary);
+		identity_decide(&primary, &secondary, &verdict);
+		if (identity_diverged(&primary, &secondary, &verdict) != own ||
+		    identity_may_full(&primary, &secondary, &verdict, true) == own)
+			fail_msg("%s: diverged %d", cell->what,
+				 identity_diverged(&primary, &secondary, &verdict));
+		assert_int_equal(identity_may_full(&primary, &secondary, &verdict, false),
+				 identity_may(&verdict, true, false) != DECIDE_REFUSE);
+		secondary.discard = true;
+		assert_true(identity_may_full(&primary, &secondary, &verdict, true));
+		assert_true(identity_may_full(&primary, &secondary, &verdict, false));
+	}
 }
 
 int main(void)
@@ -247,6 +329,9 @@ int main(void)
 		cmocka_unit_test(all_of_the_table),
 		cmocka_unit_test(nothing_unasked),
 		cmocka_unit_test(words),
+		cmocka_unit_test(words_running),
+		cmocka_unit_test(words_over),
+		cmocka_unit_test(full_over_running),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

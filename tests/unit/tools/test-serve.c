@@ -41,6 +41,7 @@ enum { ALPHA, BETA };
 
 #define RESOURCES 4		/* r0 to r3 */
 #define WAIT_MS 20000		/* for anything */
+#define LINE_MAX_ 4096		/* bytes of an answer */
 
 static const char * const hosts[] = { "alpha", "beta" };
 
@@ -368,7 +369,7 @@ static unsigned int free_port(void)
 static void configure(unsigned int host, unsigned int nr, unsigned int primary,
 		      const char *more)
 {
-	char text[1024], name[32];
+	char text[2048], name[32];
 
 	snprintf(name, sizeof(name), "conf/r%u.key", nr);
 	snprintf(text, sizeof(text), "%064x\n", nr + 1);
@@ -482,14 +483,15 @@ static void keep_line(struct json_object *line, void *context)
 {
 	char *text = context;
 
-	snprintf(text, 2048, "%s", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+	snprintf(text, LINE_MAX_, "%s",
+		 json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
 }
 
-/* Return: as control_call(); @text: the last line, 2048 bytes. */
+/* Return: as control_call(); @text: the last line, LINE_MAX_ bytes. */
 static int ask(unsigned int host, const char *verb, const char *name, char *text)
 {
 	struct json_object *request = json_object_new_object();
-	char line[2048] = "";
+	char line[LINE_MAX_] = "";
 	int r;
 
 	memset(&error, 0, sizeof(error));
@@ -519,7 +521,7 @@ static void complain(const char *what)
 
 static bool status_has(unsigned int host, const char *name, const char *words)
 {
-	char text[2048] = "";
+	char text[LINE_MAX_] = "";
 
 	if (ask(host, "status", name, text))
 		return strstr(error.text, words);
@@ -816,11 +818,17 @@ static void new_disk(void **state)
 	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 }
 
-/* The two are apart, @why, and there is no checkpoint before all was sent over. */
-static void only_with_all(const char *why)
+/*
+ * The two are apart, @why, and there is no checkpoint before all was sent over; @todo: for
+ * that. Both sides say so.
+ */
+static void only_with_all(const char *why, const char *todo)
 {
-	run_until(times_in_log(ALPHA, why));
-	run_until(times_in_log(ALPHA, "to keep what alpha has: on alpha 'replctl sync --full r0'"));
+	for (unsigned int host = 0; host < 2; host++) {
+		run_until(times_in_log(host, why));
+		run_until(times_in_log(host, todo));
+		run_until(status_has(host, "r0", why));
+	}
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_string_equal(error.text,
 			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
@@ -838,12 +846,15 @@ static void restored(void **state)
 	fakes[BETA][0].checkpoint = 7;
 	start_both();
 	connected("r0");
-	only_with_all("the secondary has lost a checkpoint that it had acknowledged");
+	only_with_all("the secondary has lost a checkpoint that it had acknowledged",
+		      "to keep what alpha has: on alpha 'replctl sync --full r0'");
 	/* No id once more that our disk knows. */
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	run_until(fakes[BETA][0].checkpoint == 10);
 	run_until(status_has(ALPHA, "r0", "\"checkpoint\":10"));
 	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
+	assert_true(status_has(ALPHA, "r0", "\"apart\":null"));
+	run_until(status_has(BETA, "r0", "\"apart\":null"));
 
 	kill(daemons[ALPHA], SIGKILL);
 	ended(ALPHA);
@@ -851,6 +862,7 @@ static void restored(void **state)
 	fakes[BETA][0].side.checkpoint = 10;
 	start(ALPHA, NULL, 0);
 	run_until(times_in_log(ALPHA, "the primary has an older image than the secondary"));
+	run_until(times_in_log(BETA, "the primary has an older image than the secondary"));
 	connected("r0");
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_int_equal(fakes[BETA][0].checkpoint, 10);
@@ -862,6 +874,7 @@ static void restored(void **state)
 	fakes[ALPHA][0].side.pending = 10;
 	start(ALPHA, NULL, 0);
 	connected("r0");
+	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 11);
 }
@@ -884,8 +897,15 @@ static void foreign(void **state)
 	fakes[ALPHA][0].attached = false;
 	start_both();
 	connected("r0");
-	only_with_all("the disks have no history in common");
+	only_with_all("the disks have no history in common",
+		      "to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'");
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	/* Its host agrees. */
+	kill(daemons[BETA], SIGTERM);
+	assert_int_equal(ended(BETA), 0);
+	fakes[BETA][0].side.discard = true;
+	start(BETA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "to keep what alpha has: on alpha 'replctl sync --full r0'"));
 	/* All of it was sent over. */
 	fakes[ALPHA][0].attached = true;
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
@@ -932,6 +952,74 @@ static void foreign(void **state)
 	connected("r0");
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 10);
+}
+
+#define TWO_VOLUMES "[volume w]\nport = 20100\n" \
+	"[volume w on alpha]\ndisk = /dev/t-d9\nhidden = /dev/t-h9\nactive = /dev/t-a9\n" \
+	"[volume w on beta]\ndisk = /dev/t-d9\nhidden = /dev/t-h9\nactive = /dev/t-a9"
+
+/*
+ * A failover while the primary lives, and no promotion yet: both say what to do, once, and
+ * meet again by themselves, so that it can be done.
+ */
+static void failed_over(void **state)
+{
+	static const char * const words[] = {
+		"r0: the secondary has failed over",
+		"alpha: history 61616161, checkpoint 7, 131072 bytes changed since",
+		"beta: history 62626262, checkpoint 7, which left 61616161 at checkpoint 7, 262144 bytes changed since",
+		"to keep what alpha has: on beta 'replctl wait r0 merged' and 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'",
+		"to keep what beta has: on alpha 'replctl demote --discard-local r0', then on beta 'replctl failover r0', 'replctl wait r0 merged' and 'replctl promote r0'",
+		"the last checkpoint was at ",
+	};
+
+	configure_both(0, ALPHA, TWO_VOLUMES);
+	for (unsigned int host = 0; host < 2; host++) {
+		memset(fakes[host][0].side.lineage, 'a', LINEAGE_SIZE);
+		fakes[host][0].side.checkpoint = 6;
+		fakes[host][0].checkpoint = 6;
+	}
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	for (unsigned int host = 0; host < 2; host++)
+		fakes[host][0].side.checkpoint = 7;
+	fakes[ALPHA][0].side.dirty = 1;
+	memset(fakes[BETA][0].side.lineage, 'b', LINEAGE_SIZE);
+	memset(fakes[BETA][0].side.parent, 'a', LINEAGE_SIZE);
+	fakes[BETA][0].side.fork = 7;
+	fakes[BETA][0].side.dirty = 2;
+	assert_int_equal(ask(BETA, "failover", "r0", NULL), 0);
+	for (unsigned int host = 0; host < 2; host++)
+		for (unsigned int i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+			run_until(times_in_log(host, words[i]) == 1);
+	run_until(status_has(ALPHA, "r0", "\"connection\":\"diverged\""));
+	assert_true(status_has(ALPHA, "r0", "\"apart\":\"the secondary has failed over"));
+	assert_true(status_has(BETA, "r0", "\"apart\":\"the secondary has failed over"));
+
+	/* The status goes on, the log does not. */
+	fakes[ALPHA][0].side.dirty = 3;
+	for (unsigned int host = 0; host < 2; host++) {
+		run_until(status_has(host, "r0", "393216 bytes changed since"));
+		assert_int_equal(times_in_log(host, words[0]), 1);
+		assert_int_equal(times_in_log(host, "bytes changed since"), 2);
+		assert_int_equal(times_in_log(host, "connected to"), 1 + !host);
+	}
+
+	/* Its host gives up what it has. */
+	assert_int_equal(ask(BETA, "release", "r0", NULL), 0);
+	fakes[BETA][0].over = false;
+	fakes[BETA][0].blank = true;
+	fakes[BETA][0].side.discard = true;
+	assert_int_equal(ask(BETA, "reload", "r0", NULL), 0);
+	connected("r0");
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint == 9);
+	run_until(status_has(ALPHA, "r0", "\"apart\":null"));
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
+	assert_true(status_has(ALPHA, "r0", "\"failed_over\":false"));
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
@@ -999,6 +1087,10 @@ static void switching(void **state)
 	assert_true(fakes[BETA][0].over);
 	run_until(times_in_log(BETA, "r0: primary"));
 	run_until(status_has(ALPHA, "r0", "\"failed_over\":true"));
+	/* It was asked for: nobody is asked what to keep. */
+	for (unsigned int host = 0; host < 2; host++)
+		assert_int_equal(times_in_log(host, "the secondary has failed over"), 0);
+	assert_int_equal(times_in_log(ALPHA, "to keep what"), 0);
 }
 
 /* The first child of a daemon; without hooks there is but the worker. */
@@ -1294,7 +1386,7 @@ static bool stops(void)
 
 static void reload(void **state)
 {
-	char text[2048] = "";
+	char text[LINE_MAX_] = "";
 	uint64_t was;
 
 	configure_both(0, ALPHA, "");
@@ -1605,7 +1697,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
