@@ -698,6 +698,28 @@ static void sync_progress(struct command *c)
 	fprintf(stderr, "\r%s", bar);
 }
 
+static void print_apart(struct json_object *line, void *context)
+{
+	struct command *c = context;
+	const char *text = string_of(line, "apart");
+
+	if (text && c->result)
+		json_object_object_add(c->result, "apart", json_object_new_string(text));
+	else if (text)
+		fprintf(stderr, "%s\n", text);
+}
+
+/* Whose disk the peer's is only the daemons know, as long as they are connected. */
+static int may_sync(struct command *c)
+{
+	if (!ask(c, c->options->full ? "sync-full" : "sync", print_apart, c))
+		return 0;
+	if (!strncmp(c->error->text, CONTROL_NO_DAEMON, strlen(CONTROL_NO_DAEMON)))
+		error_set(c->error, REPL_EXIT_REFUSED,
+			  "without a daemon nobody knows whose disk the peer's is: 'systemctl start dm-repl'");
+	return -1;
+}
+
 /* Until all is there. Who does not wait for the end finds it in the status. */
 static int verb_sync(struct command *c)
 {
@@ -712,6 +734,8 @@ static int verb_sync(struct command *c)
 
 	if (resource_role(&c->resource) != PAIR_PRIMARY)
 		return error_set(c->error, REPL_EXIT_REFUSED, "sync is for the primary");
+	if (may_sync(c))
+		return -1;
 	if (options->dry_run) {
 		step(true, "attach what is not, and send %s", options->checksum ?
 		     "what differs, of all of the disks" : options->full ?

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Session: what people and programs of this host ask for, and what they are told. */
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "session-i.h"
+
+#define SYNC_MS 5000		/* who was demoted, or let go of, connects in this time */
 
 /*
  * ---- Events for whoever listens ----
@@ -90,17 +93,19 @@ void answer_all(struct session *s, enum repl_exit exit, const char *text)
 		control_end(s->waiter[--s->nr_waiters].client, exit, text);
 }
 
-static void wait_for(struct session *s, struct repl_client *client, unsigned int what)
+/* Return: false: it cannot, and has been told so. */
+static bool wait_for(struct session *s, struct repl_client *client, unsigned int what)
 {
 	if (s->nr_waiters == MAX_WAITERS) {
 		control_end(client, REPL_EXIT_FAILED, "too many requests wait already");
-		return;
+		return false;
 	}
 	s->waiter[s->nr_waiters].client = client;
 	/* One that is under way has made its cut, or may have. */
 	s->waiter[s->nr_waiters].from = what != WAIT_CHECKPOINT ? 0 :
 		s->pair.role == PAIR_PRIMARY ? s->begun + 1 : s->pair.wish + 1;
 	s->waiter[s->nr_waiters++].what = what;
+	return true;
 }
 
 void session_client_gone(struct session *s, struct repl_client *client)
@@ -263,6 +268,83 @@ void ask_idle(struct session *s)
 	}
 }
 
+/*
+ * May something be sent to the peer's disk? What is there is known only as long as the two
+ * are connected; so who asks waits for that, but not for long.
+ */
+static void may_sync(struct session *s, struct repl_client *client, bool full)
+{
+	const struct pair *pair = &s->pair;
+	struct json_object *line;
+	char text[256];
+
+	if (!pair->diverged && ((pair->running && !pair_apart(pair)) ||
+				(full && meet_may_full(s)))) {
+		control_end(client, REPL_EXIT_OK, NULL);
+		return;
+	}
+	if (!s->why_apart[0]) {
+		control_end(client, REPL_EXIT_REFUSED, pair->diverged ?
+			    "the peer has failed over" :
+			    "the secondary has no checkpoint: nobody knows what it has not got; 'replctl sync --full'");
+		return;
+	}
+	line = json_object_new_object();
+	json_object_object_add(line, "apart", json_object_new_string(s->why_apart));
+	control_line(client, line);
+	json_object_put(line);
+	snprintf(text, sizeof(text), "nothing is sent to the peer: %.*s",
+		 (int)strcspn(s->why_apart, "\n"), s->why_apart);
+	control_end(client, REPL_EXIT_REFUSED, text);
+}
+
+static void ask_sync(struct session *s, struct repl_client *client, bool full)
+{
+	if (s->pair.role != PAIR_PRIMARY) {
+		control_end(client, REPL_EXIT_REFUSED, "sync is for the primary");
+		return;
+	}
+	if (s->pair.connected) {
+		may_sync(s, client, full);
+		return;
+	}
+	if (wait_for(s, client, full ? WAIT_SYNC_FULL : WAIT_SYNC))
+		s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS;
+	s->not_before = 0;
+}
+
+/**
+ * ask_met() - the primary knows whom it has met
+ * @s: session
+ */
+void ask_met(struct session *s)
+{
+	for (unsigned int i = 0; i < s->nr_waiters;) {
+		struct waiter waiter = s->waiter[i];
+
+		if (waiter.what != WAIT_SYNC && waiter.what != WAIT_SYNC_FULL) {
+			i++;
+			continue;
+		}
+		s->waiter[i] = s->waiter[--s->nr_waiters];
+		may_sync(s, waiter.client, waiter.what == WAIT_SYNC_FULL);
+	}
+}
+
+/**
+ * ask_tick() - nobody was met
+ * @s: session
+ */
+void ask_tick(struct session *s)
+{
+	char text[300];
+
+	snprintf(text, sizeof(text), "nobody knows whose disk the peer's is: %.250s",
+		 s->why_lost[0] ? s->why_lost : "it is not connected");
+	answer(s, WAIT_SYNC, now_ms(), REPL_EXIT_PEER, text, NULL);
+	answer(s, WAIT_SYNC_FULL, now_ms(), REPL_EXIT_PEER, text, NULL);
+}
+
 /* A full resync has ended: what the peer had lost it has again. */
 static void ask_synced(struct session *s, struct repl_client *client)
 {
@@ -292,6 +374,8 @@ void session_request(struct session *s, struct repl_client *client, const char *
 		ask_pause(s, client, !strcmp(verb, "pause"));
 	else if (!strcmp(verb, "switch"))
 		ask_switch(s, client);
+	else if (!strcmp(verb, "sync") || !strcmp(verb, "sync-full"))
+		ask_sync(s, client, !strcmp(verb, "sync-full"));
 	else if (!strcmp(verb, "synced"))
 		ask_synced(s, client);
 	else

@@ -27,8 +27,12 @@
 
 struct waiter {
 	struct repl_client *client;
-	enum { WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS, WAIT_SWITCH } what;
+	enum {
+		WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS, WAIT_SWITCH, WAIT_SYNC,
+		WAIT_SYNC_FULL,
+	} what;
 	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
+					/* WAIT_SYNC...: ms: not longer */
 };
 
 struct session {
@@ -172,6 +176,7 @@ void meet_hello(struct session *s, const struct pair_event *event, bool blank);
 void meet_synced(struct session *s);
 bool meet_frame(struct session *s, const struct repl_frame *frame);
 void meet_writable(struct session *s);
+bool meet_may_full(const struct session *s);
 
 /* session-ask.c */
 struct json_object *event_new(const char *name);
@@ -181,5 +186,7 @@ void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit ex
 	    const char *text, struct json_object *line);
 void answer_all(struct session *s, enum repl_exit exit, const char *text);
 void ask_idle(struct session *s);
+void ask_met(struct session *s);
+void ask_tick(struct session *s);
 
 #endif

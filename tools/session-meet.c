@@ -264,6 +264,27 @@ static void two_primaries(struct session *s)
 		s->meet.hello.hello.over = true;
 	}
 	session_feed(s, &s->meet.hello);
+	ask_met(s);
+}
+
+/**
+ * meet_may_full() - may all of our disks be sent to the secondary of this connection?
+ * @s: session; primary, and connected
+ *
+ * Return: false: not before its host has agreed.
+ */
+bool meet_may_full(const struct session *s)
+{
+	bool may = true;
+
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
+		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
+		struct repl_verdict verdict;
+
+		identity_decide(one, other, &verdict);
+		may &= identity_may_full(one, other, &verdict, !s->meet.blank);
+	}
+	return may;
 }
 
 /* Where the secondary's worker finds them; they last as long as its kernel's memory. */
@@ -369,6 +390,7 @@ static void meet_primary(struct session *s)
 		/* It may come back as a secondary, by somebody's word. */
 		s->not_before = now_ms() + APART_MS;
 		session_feed(s, &s->meet.hello);
+		ask_met(s);
 		return;
 	}
 	if (!s->meet.blank) {
@@ -378,11 +400,13 @@ static void meet_primary(struct session *s)
 		else
 			explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
+		ask_met(s);
 		return;
 	}
 	if (!meet_decide(s, text, sizeof(text))) {
 		explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
+		ask_met(s);
 		return;
 	}
 	/* Its disk and ours differ by what either has changed: send that, then begin. */
@@ -391,6 +415,7 @@ static void meet_primary(struct session *s)
 	hello->rebooted = true;
 	s->meet.fetching = true;
 	session_feed(s, &s->meet.hello);
+	ask_met(s);
 	if (s->conn)
 		want_dirty(s, 0);
 }

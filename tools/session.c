@@ -281,6 +281,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 		op_unexport(s);
 		tick_first(s);
 	}
+	ask_tick(s);
 	if (s->pair.role == PAIR_PRIMARY)
 		tick_checkpoint(s, now);
 	if (s->left)

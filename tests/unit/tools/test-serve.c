@@ -818,6 +818,19 @@ static void new_disk(void **state)
 	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 }
 
+/* A sync is refused, and with it comes why, and what to type. */
+static void no_sync(const char *verb, const char *why)
+{
+	char text[LINE_MAX_] = "";
+
+	assert_int_equal(ask(ALPHA, verb, "r0", text), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+	assert_non_null(strstr(error.text, "nothing is sent to the peer: "));
+	assert_non_null(strstr(error.text, why));
+	assert_non_null(strstr(text, "to keep what alpha has: on "));
+	assert_non_null(strstr(text, "to keep what beta has: on "));
+}
+
 /*
  * The two are apart, @why, and there is no checkpoint before all was sent over; @todo: for
  * that. Both sides say so.
@@ -829,6 +842,7 @@ static void only_with_all(const char *why, const char *todo)
 		run_until(times_in_log(host, todo));
 		run_until(status_has(host, "r0", why));
 	}
+	no_sync("sync", why);
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_string_equal(error.text,
 			    "the peer's checkpoint is not the last one: 'replctl sync --full'");
@@ -848,6 +862,8 @@ static void restored(void **state)
 	connected("r0");
 	only_with_all("the secondary has lost a checkpoint that it had acknowledged",
 		      "to keep what alpha has: on alpha 'replctl sync --full r0'");
+	/* An older image of ours: nothing is lost by that. */
+	assert_int_equal(ask(ALPHA, "sync-full", "r0", NULL), 0);
 	/* No id once more that our disk knows. */
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	run_until(fakes[BETA][0].checkpoint == 10);
@@ -855,6 +871,7 @@ static void restored(void **state)
 	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
 	assert_true(status_has(ALPHA, "r0", "\"apart\":null"));
 	run_until(status_has(BETA, "r0", "\"apart\":null"));
+	assert_int_equal(ask(ALPHA, "sync", "r0", NULL), 0);
 
 	kill(daemons[ALPHA], SIGKILL);
 	ended(ALPHA);
@@ -864,6 +881,9 @@ static void restored(void **state)
 	run_until(times_in_log(ALPHA, "the primary has an older image than the secondary"));
 	run_until(times_in_log(BETA, "the primary has an older image than the secondary"));
 	connected("r0");
+	/* The newer one is lost by it: not without its host's word. */
+	no_sync("sync", "the primary has an older image");
+	no_sync("sync-full", "the primary has an older image");
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_int_equal(fakes[BETA][0].checkpoint, 10);
 
@@ -900,12 +920,15 @@ static void foreign(void **state)
 	only_with_all("the disks have no history in common",
 		      "to keep what alpha has: on beta 'replctl demote --discard-local r0', then on alpha 'replctl sync --full r0'");
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	no_sync("sync-full", "the disks have no history in common");
 	/* Its host agrees. */
 	kill(daemons[BETA], SIGTERM);
 	assert_int_equal(ended(BETA), 0);
 	fakes[BETA][0].side.discard = true;
 	start(BETA, NULL, 0);
 	run_until(status_has(ALPHA, "r0", "to keep what alpha has: on alpha 'replctl sync --full r0'"));
+	no_sync("sync", "the disks have no history in common");
+	assert_int_equal(ask(ALPHA, "sync-full", "r0", NULL), 0);
 	/* All of it was sent over. */
 	fakes[ALPHA][0].attached = true;
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
@@ -996,6 +1019,8 @@ static void failed_over(void **state)
 	run_until(status_has(ALPHA, "r0", "\"connection\":\"diverged\""));
 	assert_true(status_has(ALPHA, "r0", "\"apart\":\"the secondary has failed over"));
 	assert_true(status_has(BETA, "r0", "\"apart\":\"the secondary has failed over"));
+	no_sync("sync", "the secondary has failed over");
+	no_sync("sync-full", "the secondary has failed over");
 
 	/* The status goes on, the log does not. */
 	fakes[ALPHA][0].side.dirty = 3;
@@ -1013,6 +1038,8 @@ static void failed_over(void **state)
 	fakes[BETA][0].side.discard = true;
 	assert_int_equal(ask(BETA, "reload", "r0", NULL), 0);
 	connected("r0");
+	no_sync("sync", "the secondary has failed over");
+	assert_int_equal(ask(ALPHA, "sync-full", "r0", NULL), 0);
 	fakes[ALPHA][0].attached = true;
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	run_until(fakes[BETA][0].checkpoint == 9);
@@ -1020,6 +1047,31 @@ static void failed_over(void **state)
 	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
 	assert_true(status_has(ALPHA, "r0", "\"failed_over\":false"));
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+}
+
+/* Whose disk the peer's is nobody knows before the two have met: that is waited for. */
+static void sync_alone(void **state)
+{
+	pid_t asks;
+	int status;
+
+	configure_both(0, ALPHA, "");
+	start(ALPHA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "\"connection\""));
+	assert_int_equal(ask(ALPHA, "sync", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_PEER);
+	assert_int_equal(ask(ALPHA, "sync-full", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_PEER);
+	assert_non_null(strstr(error.text, "nobody knows whose disk the peer's is: "));
+	fflush(NULL);
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "sync", "r0", NULL) ? 1 : 0);
+	start(BETA, NULL, 0);
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	assert_int_equal(status, 0);
+	assert_int_equal(ask(BETA, "sync", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
 }
 
 /* Both say who has taken over, what each has, and what to type; and try again later. */
@@ -1697,7 +1749,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
