@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Role: see role.h. */
+#include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +75,55 @@ static int lineage_parse(const char *text, uint8_t lineage[LINEAGE_SIZE])
 	return strcmp(text, "-") ? uuid_parse(text, lineage) : 0;
 }
 
+/*
+ * A secondary that has a checkpoint keeps it until the next one. That what it has may be
+ * lost all the same is said of that checkpoint, in words, and ends with it.
+ */
+static int agree_to(const struct repl_resource *resource, unsigned int volume,
+		    const char *lineage, uint64_t checkpoint, struct repl_error *error)
+{
+	char path[256];
+	FILE *f;
+	int r;
+
+	resource_volume_file(resource, volume, "discard", path, sizeof(path));
+	f = fopen(path, "we");
+	r = !f || fprintf(f, "%s %" PRIu64 "\n", lineage, checkpoint) < 0;
+	if (f)
+		r |= !!fclose(f);
+	return r ? error_set(error, REPL_EXIT_FAILED, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static bool agreed_to(const struct repl_resource *resource, unsigned int volume,
+		      const char *lineage, uint64_t checkpoint)
+{
+	char path[256], word[40] = "";
+	unsigned long long id = 0;
+	FILE *f;
+
+	resource_volume_file(resource, volume, "discard", path, sizeof(path));
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fscanf(f, "%39s %llu", word, &id) != 2)
+		word[0] = 0;
+	fclose(f);
+	return !strcmp(word, lineage) && id == checkpoint;
+}
+
+/* Of a secondary: may what only it has be lost? Who has been demoted has agreed. */
+static bool may_discard(const struct repl_resource *resource, unsigned int volume,
+			const char *name, const char *lineage, uint64_t checkpoint)
+{
+	struct repl_status status;
+
+	if (status_of(name, REPL_SECONDARY, &status, NULL))
+		return false;
+	return status.stage == REPL_STAGE_NONE ||
+	       (status.stage == REPL_STAGE_RUNNING &&
+		agreed_to(resource, volume, lineage, checkpoint));
+}
+
 int role_side(const struct repl_resource *resource, unsigned int volume,
 	      struct repl_side *side, struct repl_error *error)
 {
@@ -95,8 +146,8 @@ int role_side(const struct repl_resource *resource, unsigned int volume,
 	side->checkpoint = checkpoint;
 	side->dirty = dirty;
 	side->pending = pending;
-	/* Who has been demoted has agreed. */
-	side->discard = !strcmp(role, "secondary");
+	side->discard = !strcmp(role, "secondary") &&
+			may_discard(resource, volume, name, lineage, checkpoint);
 	return 0;
 }
 
@@ -208,6 +259,36 @@ int role_promote(struct repl_resource *resource, bool dry_run, struct repl_error
  * ---- The way back ----
  */
 
+/* It is a secondary: what has it that would be given up? */
+static int may_demote_secondary(const struct repl_resource *resource, const char *name,
+				const struct repl_status *status, bool in_use, bool discard,
+				struct repl_error *error)
+{
+	bool over;
+
+	if (status->stage == REPL_STAGE_NONE)
+		return 0;
+	if (status_over(name, status, &over, error))
+		return -1;
+	if (over && status->stage != REPL_STAGE_DONE)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is merging still: 'replctl wait %s merged' first", name,
+				 resource->config->name);
+	if (over && in_use)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is in use: what has been written to it is to be given up; end that first",
+				 name);
+	if (over && !discard)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s has failed over: only this side has what was written to it since; --discard-local gives it up",
+				 name);
+	if (status->stage == REPL_STAGE_RUNNING && !discard)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s is a secondary, with checkpoint %llu; --discard-local lets the primary write over it, whatever it has",
+				 name, (unsigned long long)status->secondary.checkpoint);
+	return 0;
+}
+
 static int may_demote(const struct repl_resource *resource, unsigned int i,
 		      const char *name, void *arg, struct repl_error *error)
 {
@@ -226,7 +307,8 @@ static int may_demote(const struct repl_resource *resource, unsigned int i,
 	if (role == PAIR_NO_ROLE)
 		return error_set(error, REPL_EXIT_REFUSED, "%s is not up", name);
 	if (role == PAIR_SECONDARY)
-		return 0;
+		return may_demote_secondary(resource, name, &status, info.open_count, discard,
+					    error);
 	if (info.open_count)
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s is in use: what has been written to it is to be given up, or sent back; end that first",
@@ -248,6 +330,24 @@ static int may_demote(const struct repl_resource *resource, unsigned int i,
 	return 0;
 }
 
+/* It keeps its checkpoint until the primary has sent all. */
+static int demote_running(const struct repl_resource *resource, unsigned int i,
+			  const char *name, bool dry_run, struct repl_error *error)
+{
+	char answer[256], lineage[40];
+	unsigned long long checkpoint;
+
+	step(dry_run, "let the primary write over what %s has: 'replctl sync --full' there",
+	     name);
+	if (dry_run)
+		return 0;
+	if (dm_message(name, "identity", answer, sizeof(answer), error))
+		return -1;
+	if (sscanf(answer, "%*s %39s %*s %*s %llu", lineage, &checkpoint) != 2)
+		return error_set(error, REPL_EXIT_FAILED, "%s: identity '%s'?", name, answer);
+	return agree_to(resource, i, lineage, checkpoint, error);
+}
+
 static int one_demote(const struct repl_resource *resource, unsigned int i,
 		      const char *name, void *arg, struct repl_error *error)
 {
@@ -257,6 +357,8 @@ static int one_demote(const struct repl_resource *resource, unsigned int i,
 
 	if (live_role(name, &role, &status, error))
 		return -1;
+	if (role == PAIR_SECONDARY && status.stage == REPL_STAGE_RUNNING)
+		return demote_running(resource, i, name, up.dry_run, error);
 	if (role == PAIR_PRIMARY &&
 	    (remove_device(name, up.dry_run, error) ||
 	     (!up.dry_run && dataleg_disconnect(resource, i, error))))
