@@ -8,7 +8,8 @@
  *
  * What must hold: where replication has begun or goes on, by itself or not, both disks are
  * the same when all that the two sides know of has been sent; so each checkpoint is the
- * primary's disk.
+ * primary's disk. And where all is sent over a checkpoint without its host's word, there was
+ * nothing in that which the primary has not had.
  *
  * Left out, for no id tells it: a primary's image that is put back between the checkpoint
  * and the next one, when its secondary has got writes since; or one made when a checkpoint
@@ -26,6 +27,8 @@
 #define REGIONS 2
 #define HOSTS 2
 
+#define PUT_BACK 2
+
 enum role {
 	PRIMARY,
 	RUNNING,	/* secondary with a checkpoint */
@@ -39,12 +42,13 @@ struct disk {
 	uint8_t lineage, parent, fork, checkpoint, pending;
 	uint8_t dirty;		/* since the last checkpoint, or the peer lacks it; own changes */
 	uint8_t hidden;		/* RUNNING: written since the checkpoint */
+	uint8_t had;		/* which writes it has had, or may be lost for it: a bit each */
 };
 
 struct state {
 	struct disk disk[HOSTS];
 	struct disk image[HOSTS];	/* of that disk, of some time ago */
-	uint8_t has_image[HOSTS];
+	uint8_t has_image[HOSTS];	/* PUT_BACK: and it has been put back */
 	uint8_t attached;		/* the primary's writes get there */
 	uint8_t stale;			/* connected, and no checkpoint may be taken */
 	uint8_t lineages, writes, events;
@@ -63,6 +67,16 @@ static void check_state(const struct state *s)
 {
 	rule(!s->attached || same(&s->disk[0], &s->disk[1]),
 	     "replication goes on, and the disks differ");
+}
+
+static unsigned int writes_in(const uint8_t *content)
+{
+	unsigned int bits = 0;
+
+	for (unsigned int r = 0; r < REGIONS; r++)
+		if (content[r] && content[r] < 8)
+			bits |= 1u << content[r];
+	return bits;
 }
 
 static struct repl_side side_of(const struct disk *disk)
@@ -86,12 +100,14 @@ static void send_known(struct disk *p, struct disk *s)
 			s->content[r] = p->content[r];
 			s->hidden |= 1u << r;
 		}
+	s->had |= writes_in(s->content);
 }
 
 static void send_all(struct disk *p, struct disk *s)
 {
 	memcpy(s->content, p->content, REGIONS);
 	s->hidden = (1u << REGIONS) - 1;
+	s->had |= writes_in(s->content);
 }
 
 static void commit(struct disk *s, unsigned int id)
@@ -140,6 +156,12 @@ static void meet(struct state *s, unsigned int h, bool full)
 	if (o->role == RUNNING) {
 		s->stale = identity_restored(&verdict) || identity_foreign(&one, &verdict);
 		if (full) {
+			/* (When both went back, one id has had two contents.) */
+			rule(!identity_may_full(&one, &other, &verdict, true) ||
+			     (s->has_image[0] == PUT_BACK && s->has_image[1] == PUT_BACK) ||
+			     !(writes_in(o->checkpoint_is) & ~p->had),
+			     "what only the secondary had is lost, without its word");
+			p->had |= writes_in(o->checkpoint_is);	/* the word was given */
 			send_all(p, o);
 			s->stale = 0;
 		} else if (s->stale) {
@@ -175,7 +197,9 @@ static bool primary_steps(const struct state *now, unsigned int h)
 		for (unsigned int r = 0; r < REGIONS; r++)
 			TRY("a write", struct disk *p = &s->disk[h], *q = &s->disk[!h];
 			    p->content[r] = ++s->writes; p->dirty |= 1u << r;
-			    if (s->attached) { q->content[r] = s->writes; q->hidden |= 1u << r; });
+			    p->had |= 1u << s->writes;
+			    if (s->attached) { q->content[r] = s->writes; q->hidden |= 1u << r;
+					       q->had |= 1u << s->writes; });
 	if (now->events == max_events)
 		return true;
 	if (now->attached && o->role == RUNNING && !now->stale)
@@ -211,7 +235,8 @@ static bool host_steps(const struct state *now, unsigned int h)
 	if (d->role == OVER && now->writes < max_writes)
 		for (unsigned int r = 0; r < REGIONS; r++)
 			TRY("a write to the view", struct disk *q = &s->disk[h];
-			    q->content[r] = ++s->writes; q->dirty |= 1u << r;);
+			    q->content[r] = ++s->writes; q->dirty |= 1u << r;
+			    q->had |= 1u << s->writes;);
 	if (now->events == max_events)
 		return true;
 	if (d->role == RUNNING && d->lineage)
@@ -228,7 +253,8 @@ static bool host_steps(const struct state *now, unsigned int h)
 		    s->has_image[h] = 1;);
 	if (now->has_image[h] && !same_moment(&now->image[h], &now->disk[!h]) &&
 		 !same_moment(&now->disk[!h], &now->image[h]))
-		TRY("an image is put back", s->events++; part(s); s->disk[h] = s->image[h];);
+		TRY("an image is put back", s->events++; part(s); s->disk[h] = s->image[h];
+		    s->has_image[h] = PUT_BACK;);
 	TRY("a new disk", s->events++; part(s); memset(&s->disk[h], 0, sizeof(s->disk[h]));
 	    s->disk[h].role = BLANK; memset(s->disk[h].content, 99, REGIONS););
 	return true;
