@@ -6,7 +6,7 @@
 
 #include "session-i.h"
 
-#define SYNC_MS 5000		/* who was demoted, or let go of, connects in this time */
+#define SYNC_MS 10000		/* who was demoted, or let go of, connects in this time */
 
 /*
  * ---- Events for whoever listens ----

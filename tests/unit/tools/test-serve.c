@@ -1058,8 +1058,6 @@ static void sync_alone(void **state)
 	configure_both(0, ALPHA, "");
 	start(ALPHA, NULL, 0);
 	run_until(status_has(ALPHA, "r0", "\"connection\""));
-	assert_int_equal(ask(ALPHA, "sync", "r0", NULL), -1);
-	assert_int_equal(error.exit, REPL_EXIT_PEER);
 	assert_int_equal(ask(ALPHA, "sync-full", "r0", NULL), -1);
 	assert_int_equal(error.exit, REPL_EXIT_PEER);
 	assert_non_null(strstr(error.text, "nobody knows whose disk the peer's is: "));
