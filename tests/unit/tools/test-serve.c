@@ -54,6 +54,8 @@ static struct fake {
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
 	unsigned int resyncs, unexports, adopted, promotions;
+	bool lost;			/* the primary's leg */
+	bool kept;			/* said of the peer, with the last resync */
 	bool primary, bad_prepare;
 	bool blank;
 	struct repl_side side;
@@ -176,6 +178,7 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->over = fake->over;
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
+	kernel->lost = fake->lost;
 	kernel->coming = fake->attached || fake->coming;
 	kernel->held = fake->held;
 	return 0;
@@ -255,6 +258,8 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 	snprintf(fake_of(resource)->missing, 256, "%u, the last: %.60s", nr, nr ? line : "-");
 	if (f)
 		fclose(f);
+	fake_of(resource)->kept = how->kept;
+	fake_of(resource)->lost = false;
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->attached = true;
 	return 0;
@@ -677,8 +682,33 @@ static void rebooted(void **state)
 	start_both();
 	run_until(fakes[ALPHA][0].resyncs == 2);
 	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+	assert_false(fakes[ALPHA][0].kept);
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(times_in_log(ALPHA, "has been rebooted"), 2);
+}
+
+/* A leg that is lost: has the peer what it took? Nobody knows of one that is heard of first. */
+static void kept(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	for (unsigned int known = 2; known--;) {
+		kill(daemons[ALPHA], SIGKILL);
+		ended(ALPHA);
+		if (!known)
+			unlink(path_of(ALPHA, "run/r0/peer-boot"));
+		fakes[ALPHA][0].attached = false;
+		fakes[ALPHA][0].lost = true;
+		fakes[ALPHA][0].resyncs = 0;
+		start(ALPHA, NULL, 0);
+		run_until(fakes[ALPHA][0].resyncs == 1);
+		assert_int_equal(fakes[ALPHA][0].kept, known);
+		run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+		checkpoint(ALPHA, "r0");
+		assert_int_equal(access(path_of(ALPHA, "run/r0/peer-boot"), F_OK), 0);
+	}
 }
 
 /* What the peer misses is on its way: a checkpoint waits for it, on either side. */
@@ -1747,7 +1777,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
