@@ -252,7 +252,8 @@ static void add_keep_primary(char *text, size_t size, const struct repl_meeting 
 		add(text, size, "on %s 'replctl wait %s merged' and 'replctl demote --discard-local %s'",
 		    loser, resource, resource);
 		then = ", then ";
-	} else if (!identity_may_full(primary, secondary, verdict, meeting->running)) {
+	} else if (meeting->must_agree ||
+		   !identity_may_full(primary, secondary, verdict, meeting->running)) {
 		add(text, size, "on %s 'replctl demote --discard-local %s'", loser, resource);
 		then = ", then ";
 	}

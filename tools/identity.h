@@ -153,6 +153,7 @@ struct repl_meeting {
 	uint64_t secondary_changed;
 	bool running;			/* the secondary keeps its checkpoint until the next one */
 	bool over;			/* it has failed over, some volume at least */
+	bool must_agree;		/* some volume of it: identity_may_full() is false */
 };
 
 /**

@@ -278,15 +278,17 @@ static void may_sync(struct session *s, struct repl_client *client, bool full)
 	struct json_object *line;
 	char text[256];
 
-	if (!pair->diverged && ((pair->running && !pair_apart(pair)) ||
+	if (pair->connected && ((pair->running && !pair_apart(pair)) ||
 				(full && meet_may_full(s)))) {
 		control_end(client, REPL_EXIT_OK, NULL);
 		return;
 	}
 	if (!s->why_apart[0]) {
 		control_end(client, REPL_EXIT_REFUSED, pair->diverged ?
-			    "the peer has failed over" :
-			    "the secondary has no checkpoint: nobody knows what it has not got; 'replctl sync --full'");
+			    "the peer has failed over" : !pair->connected ?
+			    "the peer is no secondary of this host" : pair_apart(pair) ?
+			    "the peer's checkpoint is not the last one: 'replctl sync --full'" :
+			    "the secondary has no first checkpoint: 'replctl sync --full'");
 		return;
 	}
 	line = json_object_new_object();

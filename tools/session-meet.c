@@ -111,7 +111,33 @@ static const struct repl_side *secondary_side(const struct session *s, unsigned 
 	return s->pair.role == PAIR_PRIMARY ? &s->meet.theirs[volume] : &s->meet.ours[volume];
 }
 
-static struct repl_meeting meeting_of(const struct session *s)
+/* @running: the secondary has a checkpoint of this life */
+static bool all_may_full(const struct session *s, bool running)
+{
+	bool may = true;
+
+	for (unsigned int i = 0; i < s->config->volumes; i++) {
+		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
+		struct repl_verdict verdict;
+
+		identity_decide(one, other, &verdict);
+		may &= identity_may_full(one, other, &verdict, running);
+	}
+	return may;
+}
+
+/**
+ * meet_may_full() - may all of our disks be sent to the secondary of this connection?
+ * @s: session; primary, and connected
+ *
+ * Return: false: not before its host has agreed.
+ */
+bool meet_may_full(const struct session *s)
+{
+	return all_may_full(s, !s->meet.blank);
+}
+
+static struct repl_meeting meeting_of(const struct session *s, bool running)
 {
 	const struct repl_config *config = s->config;
 	unsigned int here = s->resource.here;
@@ -120,6 +146,8 @@ static struct repl_meeting meeting_of(const struct session *s)
 		.resource = config->name,
 		.primary_host = config->host[primary ? here : !here].name,
 		.secondary_host = config->host[primary ? !here : here].name,
+		.running = running,
+		.must_agree = !all_may_full(s, running),
 	};
 
 	for (unsigned int i = 0; i < config->volumes; i++) {
@@ -134,7 +162,7 @@ static struct repl_meeting meeting_of(const struct session *s)
 /* Of all volumes: may replication begin by itself? @worst: the strictest one's words */
 static bool meet_decide(struct session *s, char *worst, size_t size)
 {
-	struct repl_meeting meeting = meeting_of(s);
+	struct repl_meeting meeting = meeting_of(s, false);
 	unsigned int highest = 0;
 	bool may = true;
 
@@ -169,9 +197,8 @@ static bool believed(const struct session *s)
  */
 static bool meet_running(struct session *s, struct pair_hello *hello, char *text, size_t size)
 {
-	struct repl_meeting meeting = meeting_of(s);
+	struct repl_meeting meeting = meeting_of(s, true);
 
-	meeting.running = true;
 	for (unsigned int i = 0; i < s->config->volumes; i++) {
 		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
 		struct repl_verdict verdict;
@@ -198,7 +225,7 @@ static bool planned(const struct session *s)
 /* It has failed over, some volume at least: that one's words. */
 static void meet_over(struct session *s, char *text, size_t size)
 {
-	struct repl_meeting meeting = meeting_of(s);
+	struct repl_meeting meeting = meeting_of(s, false);
 	struct repl_verdict verdict;
 	unsigned int i = 0;
 
@@ -248,7 +275,7 @@ static void explain(struct session *s, char *text, size_t size)
 /* Each side can say it: a person is looked for, and no other connection for a while. */
 static void two_primaries(struct session *s)
 {
-	struct repl_meeting meeting = meeting_of(s);
+	struct repl_meeting meeting = meeting_of(s, false);
 	char text[sizeof(s->why_apart)];
 	struct repl_verdict verdict;
 
@@ -265,26 +292,6 @@ static void two_primaries(struct session *s)
 	}
 	session_feed(s, &s->meet.hello);
 	ask_met(s);
-}
-
-/**
- * meet_may_full() - may all of our disks be sent to the secondary of this connection?
- * @s: session; primary, and connected
- *
- * Return: false: not before its host has agreed.
- */
-bool meet_may_full(const struct session *s)
-{
-	bool may = true;
-
-	for (unsigned int i = 0; i < s->config->volumes; i++) {
-		const struct repl_side *one = primary_side(s, i), *other = secondary_side(s, i);
-		struct repl_verdict verdict;
-
-		identity_decide(one, other, &verdict);
-		may &= identity_may_full(one, other, &verdict, !s->meet.blank);
-	}
-	return may;
 }
 
 /* Where the secondary's worker finds them; they last as long as its kernel's memory. */

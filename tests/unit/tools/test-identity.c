@@ -258,11 +258,21 @@ static void words(void **state)
 /* A secondary that runs: full over an older image of ours takes nobody's word. */
 static void words_running(void **state)
 {
+	const struct repl_meeting other_volume = {
+		.resource = "r0", .primary_host = "alpha", .secondary_host = "beta",
+		.running = true, .must_agree = true,
+	};
 	struct repl_side primary = side('a', 0, 0, 7, 0, 3);
 	struct repl_side secondary = side('a', 0, 0, 6, 0, 0);
+	struct repl_verdict verdict;
+	char text[1024];
 
 	assert_non_null(strstr(explained(true, false, &primary, &secondary),
 			       "\n" KEEP_ALPHA ALPHA_SYNCS "\n"));
+	/* But another volume of it has something of its own. */
+	identity_decide(&primary, &secondary, &verdict);
+	identity_explain(&other_volume, &primary, &secondary, &verdict, text, sizeof(text));
+	assert_non_null(strstr(text, "\n" KEEP_ALPHA BETA_DEMOTES ALPHA_SYNCS "\n"));
 	secondary.checkpoint = 8;
 	assert_non_null(strstr(explained(true, false, &primary, &secondary),
 			       "\n" KEEP_ALPHA BETA_DEMOTES ALPHA_SYNCS

@@ -1129,6 +1129,13 @@ static void two_primaries(void **state)
 	run_until(status_has(BETA, "r0", "beta has taken over at checkpoint 7"));
 	run_until(status_has(ALPHA, "r0", "\"connection\":\"diverged\""));
 	run_until(status_has(BETA, "r0", "\"connection\":\"disconnected\""));
+	/* Neither is a disk to write to. */
+	for (unsigned int host = 0; host < 2; host++) {
+		assert_int_equal(ask(host, "sync", "r0", NULL), -1);
+		assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+		assert_int_equal(ask(host, "sync-full", "r0", NULL), -1);
+		assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+	}
 }
 
 /* A planned switch: the secondary takes over, and is the primary when it has merged. */
