@@ -188,6 +188,22 @@ static long nbd_free(void)
 	}
 }
 
+int dataleg_imported(const struct repl_resource *resource, unsigned int volume,
+		     char *path, size_t size, struct repl_error *error)
+{
+	char record[256];
+	long nr;
+
+	if (dataleg_external(resource, volume))
+		return dataleg_import(resource, volume, path, size, error);
+	resource_volume_file(resource, volume, "nbd", record, sizeof(record));
+	nr = number_in(record);
+	if (nr < 0 || !nbd_connected(nr))
+		return error_set(error, REPL_EXIT_PEER, "the data leg is not connected");
+	snprintf(path, size, "/dev/nbd%ld", nr);
+	return 0;
+}
+
 int dataleg_import(const struct repl_resource *resource, unsigned int volume,
 		   char *path, size_t size, struct repl_error *error)
 {

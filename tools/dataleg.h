@@ -58,6 +58,17 @@ int dataleg_import(const struct repl_resource *resource, unsigned int volume,
 		   char *path, size_t size, struct repl_error *error);
 
 /**
+ * dataleg_imported() - the import, if it is there: connects nothing
+ * @resource: resource, this host is the primary
+ * @volume: index
+ * @path: out: the block device
+ * @size: bytes at @path
+ * @error: filled in on -1: REPL_EXIT_PEER if it is not connected
+ */
+int dataleg_imported(const struct repl_resource *resource, unsigned int volume,
+		     char *path, size_t size, struct repl_error *error);
+
+/**
  * dataleg_disconnect() - end the import
  * @resource: resource
  * @volume: index

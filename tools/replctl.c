@@ -720,6 +720,21 @@ static int may_sync(struct command *c)
 	return -1;
 }
 
+/* To connect the disk may take a while: is it still the one? What is connected begins. */
+static int begin_sync(struct command *c, const struct repl_resync *how)
+{
+	struct repl_error why;
+	int r = resource_import(&c->resource, &why);
+
+	if (may_sync(c))
+		return -1;
+	if (!resource_resync(&c->resource, how, c->error))
+		return 0;
+	if (r)
+		*c->error = why;
+	return -1;
+}
+
 /* Until all is there. Who does not wait for the end finds it in the status. */
 static int verb_sync(struct command *c)
 {
@@ -742,7 +757,7 @@ static int verb_sync(struct command *c)
 		     "all of the disks" : "what the peer may have missed");
 		return 0;
 	}
-	if (resource_resync(&c->resource, &how, c->error))
+	if (begin_sync(c, &how))
 		return -1;
 	while (!(r = is_synced(c))) {
 		sync_progress(c);

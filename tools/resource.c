@@ -479,6 +479,31 @@ static int mark_unsure(const struct repl_resource *resource, unsigned int i, con
 	return dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
 }
 
+static bool push_under_way(const struct repl_status *status)
+{
+	return status->job.type == REPL_JOB_PUSH && (status->job.state == REPL_JOB_RUNNING ||
+						     status->job.state == REPL_JOB_PAUSED);
+}
+
+static int volume_import(const struct repl_resource *resource, unsigned int i,
+			 const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+	char peer[PATH_MAX];
+	enum repl_peer was;
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	was = status.primary.peer;
+	return push_under_way(&status) ? 0 :
+	       import_live(resource, i, name, peer, sizeof(peer), &was, error);
+}
+
+int resource_import(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, volume_import, NULL, error);
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
@@ -490,8 +515,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	was = status.primary.peer;
-	if (status.job.type == REPL_JOB_PUSH && (status.job.state == REPL_JOB_RUNNING ||
-						 status.job.state == REPL_JOB_PAUSED))
+	if (push_under_way(&status))
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) :
 		       (how->rate >= 0 && set_speed(name, how->rate, error)) ||
@@ -501,7 +525,9 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
 				 name, resource->config->name);
-	if (import_live(resource, i, name, peer, sizeof(peer), &was, error))
+	/* No other connection than the one that it was asked about: see resource.h. */
+	if (dataleg_imported(resource, i, peer, sizeof(peer), error) ||
+	    blockdev_probe(peer, error))
 		return -1;
 	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
 		return -1;

@@ -151,12 +151,23 @@ struct repl_resync {
 };
 
 /**
+ * resource_import() - connect the data legs, anew where they are dead; attaches nothing
+ * @resource: resource; this side is primary
+ * @error: filled in on -1: REPL_EXIT_PEER if one cannot be had; tried on all of them
+ *
+ * That can take as long as the network does, and in that time another host may have come
+ * to the peer's address. So who wants to send something asks afterwards whose disk it is,
+ * and then uses these connections, and no newer ones: resource_resync().
+ */
+int resource_import(const struct repl_resource *resource, struct repl_error *error);
+
+/**
  * resource_resync() - bring the peer up to date
  * @resource: resource; this side is primary
  * @how: how
  * @error: filled in on -1: REPL_EXIT_PEER if a data leg cannot be had
  *
- * A leg that has failed is attached again. What was written since the last checkpoint
+ * A leg that has failed is attached again, if resource_import() has connected it. What was written since the last checkpoint
  * that the peer acknowledged is sent too: a peer that has lost its power has that
  * checkpoint, and perhaps nothing more. Not if it has kept what it took (@how->kept): but
  * for a leg that is another's to serve, who knows how, and after a flush that failed.

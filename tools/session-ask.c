@@ -270,7 +270,8 @@ void ask_idle(struct session *s)
 
 /*
  * May something be sent to the peer's disk? What is there is known only as long as the two
- * are connected; so who asks waits for that, but not for long.
+ * are connected, and one that is silent may be another by now; so who asks waits for a sign
+ * of life, but not for long.
  */
 static void may_sync(struct session *s, struct repl_client *client, bool full)
 {
@@ -306,25 +307,25 @@ static void ask_sync(struct session *s, struct repl_client *client, bool full)
 		control_end(client, REPL_EXIT_REFUSED, "sync is for the primary");
 		return;
 	}
-	if (s->pair.connected) {
-		may_sync(s, client, full);
+	if (!wait_for(s, client, full ? WAIT_SYNC_FULL : WAIT_SYNC))
 		return;
-	}
-	if (wait_for(s, client, full ? WAIT_SYNC_FULL : WAIT_SYNC))
-		s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS;
+	s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS;
+	s->waiter[s->nr_waiters - 1].pong = s->pair.connected ? peer_ping(s) : UINT64_MAX;
 	s->not_before = 0;
 }
 
 /**
- * ask_met() - the primary knows whom it has met
+ * ask_met() - the primary knows whom it has met, or that it is still there
  * @s: session
+ * @anew: it has met it
  */
-void ask_met(struct session *s)
+void ask_met(struct session *s, bool anew)
 {
 	for (unsigned int i = 0; i < s->nr_waiters;) {
 		struct waiter waiter = s->waiter[i];
 
-		if (waiter.what != WAIT_SYNC && waiter.what != WAIT_SYNC_FULL) {
+		if ((waiter.what != WAIT_SYNC && waiter.what != WAIT_SYNC_FULL) ||
+		    (!anew && waiter.pong > s->pongs)) {
 			i++;
 			continue;
 		}

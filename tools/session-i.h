@@ -33,6 +33,7 @@ struct waiter {
 	} what;
 	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
 					/* WAIT_SYNC...: ms: not longer */
+	uint64_t pong;			/* WAIT_SYNC...: not before that one */
 };
 
 struct session {
@@ -53,6 +54,8 @@ struct session {
 	uint64_t heard;			/* ms: last byte of the peer */
 	unsigned int silent;		/* ticks since it should have been heard */
 	uint64_t pinged;		/* ms */
+	uint64_t connection;		/* a number for each */
+	uint64_t pings, pongs;		/* on this one: sent, and answered */
 	uint64_t tried;			/* ms: last attempt to connect */
 	uint64_t not_before;		/* ms: the next one */
 	uint64_t lost;			/* ms: since when there is no peer; 0: there is */
@@ -102,6 +105,9 @@ struct session {
 	struct repl_worker *worker;
 	bool resyncing;			/* the worker does that, or op_export() */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
+	uint64_t resync_on;		/* connection on which the import for it began */
+	bool not_imported;		/* that one has failed, at least for one volume */
+	uint64_t resync_pong;		/* the peer's disk is connected: behind that; 0: it is not */
 	bool switching;			/* the primary wants us to take over: op_promote() */
 	bool rejoin;			/* primary: the peer was told to; it will hang up */
 	bool unexport;			/* there was a failover: op_unexport() */
@@ -146,6 +152,7 @@ void session_hook_env(struct session *s, char resource[80], char id[48], char *e
 struct repl_worker *op_worker(struct session *s);
 void op_export(struct session *s);
 void op_resync(struct session *s);
+void op_pong(struct session *s);
 void op_unexport(struct session *s);
 void op_promote(struct session *s);
 void op_start(struct session *s, enum pair_action_type type, uint64_t id);
@@ -164,6 +171,7 @@ void state_drop(struct session *s);
 void send_frame(struct session *s, enum repl_frame_type type, uint64_t id,
 		const void *payload, size_t length);
 void send_hello(struct session *s);
+uint64_t peer_ping(struct session *s);
 void peer_connect(struct session *s);
 void peer_loss(struct session *s);
 int peer_keys(const struct repl_config *config, unsigned char keys[2][KEY_SIZE],
@@ -186,7 +194,7 @@ void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit ex
 	    const char *text, struct json_object *line);
 void answer_all(struct session *s, enum repl_exit exit, const char *text);
 void ask_idle(struct session *s);
-void ask_met(struct session *s);
+void ask_met(struct session *s, bool anew);
 void ask_tick(struct session *s);
 
 #endif

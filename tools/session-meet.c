@@ -291,7 +291,7 @@ static void two_primaries(struct session *s)
 		s->meet.hello.hello.over = true;
 	}
 	session_feed(s, &s->meet.hello);
-	ask_met(s);
+	ask_met(s, true);
 }
 
 /* Where the secondary's worker finds them; they last as long as its kernel's memory. */
@@ -397,7 +397,7 @@ static void meet_primary(struct session *s)
 		/* It may come back as a secondary, by somebody's word. */
 		s->not_before = now_ms() + APART_MS;
 		session_feed(s, &s->meet.hello);
-		ask_met(s);
+		ask_met(s, true);
 		return;
 	}
 	if (!s->meet.blank) {
@@ -407,13 +407,13 @@ static void meet_primary(struct session *s)
 		else
 			explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
-		ask_met(s);
+		ask_met(s, true);
 		return;
 	}
 	if (!meet_decide(s, text, sizeof(text))) {
 		explain(s, text, sizeof(text));
 		session_feed(s, &s->meet.hello);
-		ask_met(s);
+		ask_met(s, true);
 		return;
 	}
 	/* Its disk and ours differ by what either has changed: send that, then begin. */
@@ -422,7 +422,7 @@ static void meet_primary(struct session *s)
 	hello->rebooted = true;
 	s->meet.fetching = true;
 	session_feed(s, &s->meet.hello);
-	ask_met(s);
+	ask_met(s, true);
 	if (s->conn)
 		want_dirty(s, 0);
 }

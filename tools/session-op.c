@@ -10,6 +10,7 @@
 /* What the worker does beside pair.c's actions. */
 enum {
 	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
+	OP_IMPORT,
 	OP_RESYNC,
 	OP_EXPORT,
 	OP_CUT,					/* while a hook holds the workload */
@@ -83,6 +84,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 		return resource_unexport(resource, error);
 	case OP_CUT:
 		return resource_cut(resource, id, error);
+	case OP_IMPORT:
+		return resource_import(resource, error);
 	case OP_RESYNC:
 		return resource_resync(resource, &by_itself, error);
 	case PAIR_PREPARE:
@@ -444,11 +447,14 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 	struct session *s = context;
 
 	s->resyncing = false;
-	if (!good && strcmp(s->why_behind, error->text))
-		say(s, 4, "resync: %s", error->text);
-	else if (good)
+	if (good)
 		resync_began(s);
-	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	/* What could not be connected has been told. */
+	else if (!s->not_imported && strcmp(s->why_behind, error->text))
+		say(s, 4, "resync: %s", error->text);
+	if (good || !s->not_imported)
+		snprintf(s->why_behind, sizeof(s->why_behind), "%.250s",
+			 good ? "" : error->text);
 	if (s->leaving)
 		session_leave(s);
 	else
@@ -464,6 +470,41 @@ static bool peer_kept(const struct session *s)
 	       !memcmp(boot, s->peer_boot, sizeof(boot));
 }
 
+static bool may_resync(const struct session *s)
+{
+	const struct pair *pair = &s->pair;
+	struct pair_kernel kernel;
+	struct repl_error error;
+
+	if (s->resyncing || s->leaving || s->meet.fetching || pair->role != PAIR_PRIMARY ||
+	    !pair->degraded || !pair->connected || !pair->running || pair->diverged ||
+	    pair_apart(pair) || pair->phase != PAIR_IDLE || pair->busy)
+		return false;
+	return !resource_kernel(&s->resource, &kernel, &error) && !kernel.never &&
+	       (kernel.lost || pair->rebooted);
+}
+
+/*
+ * While the data legs were being connected, or waited for, another host may have come to the
+ * peer's address: nothing is sent before the peer of this connection has said once more that
+ * it is there. What could not be connected does not keep the rest from it.
+ */
+static void import_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	s->not_imported = !good;
+	if (!good && strcmp(s->why_behind, error->text))
+		say(s, 4, "resync: %s", error->text);
+	if (!good)
+		snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", error->text);
+	if (s->leaving)
+		session_leave(s);
+	else if (s->pair.connected && s->connection == s->resync_on)
+		s->resync_pong = peer_ping(s);
+}
+
 /**
  * op_resync() - the peer is back, and has missed writes: send them
  * @s: session
@@ -473,18 +514,29 @@ static bool peer_kept(const struct session *s)
  */
 void op_resync(struct session *s)
 {
-	struct pair *pair = &s->pair;
-	struct pair_kernel kernel;
 	struct repl_error error;
 
-	if (s->resyncing || s->leaving || s->meet.fetching || pair->role != PAIR_PRIMARY ||
-	    !pair->degraded ||
-	    !pair->connected || !pair->running || pair->diverged || pair_apart(pair) ||
-	    pair->phase != PAIR_IDLE || pair->busy)
+	if (!may_resync(s))
 		return;
-	if (now_ms() - s->resync_began < s->resync_wait ||
-	    resource_kernel(&s->resource, &kernel, &error) || kernel.never ||
-	    (!kernel.lost && !pair->rebooted))
+	if (now_ms() - s->resync_began < s->resync_wait)
+		return;
+	s->resync_pong = 0;
+	s->resync_on = s->connection;
+	s->resyncing = !worker_call(s->worker, OP_IMPORT, 0, import_ended, s, &error);
+}
+
+/**
+ * op_pong() - the peer is there
+ * @s: session
+ */
+void op_pong(struct session *s)
+{
+	struct repl_error error;
+
+	if (!s->resync_pong || s->pongs < s->resync_pong)
+		return;
+	s->resync_pong = 0;
+	if (!may_resync(s))
 		return;
 	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);
 	s->resyncing = !worker_call(s->worker, OP_RESYNC, peer_kept(s), resync_ended, s,

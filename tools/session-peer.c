@@ -121,6 +121,19 @@ void send_hello(struct session *s)
  * ---- The connection ----
  */
 
+/**
+ * peer_ping() - is the peer of this connection still there?
+ * @s: session
+ *
+ * Return: the number of the PONG that says so.
+ */
+uint64_t peer_ping(struct session *s)
+{
+	s->pinged = now_ms();
+	send_frame(s, FRAME_PING, 0, NULL, 0);
+	return ++s->pings;
+}
+
 static void peer_opened(struct repl_conn *conn, void *context)
 {
 	struct session *s = context;
@@ -133,6 +146,10 @@ static void peer_opened(struct repl_conn *conn, void *context)
 	s->open = true;
 	s->heard = now_ms();
 	s->silent = 0;
+	s->connection++;
+	s->pings = 0;
+	s->pongs = 0;
+	s->resync_pong = 0;
 	session_feed_type(s, PAIR_OPENED);
 }
 
@@ -307,6 +324,10 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		send_frame(s, FRAME_PONG, 0, NULL, 0);
 		return;
 	case FRAME_PONG:
+		s->pongs++;
+		ask_met(s, false);
+		op_pong(s);
+		return;
 	case FRAME_REPLY:
 	case FRAME_STATE_SIZE:
 	case FRAME_PAUSED:

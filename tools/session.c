@@ -229,12 +229,11 @@ static bool idle(const struct session *s)
 static void tick_peer(struct session *s, uint64_t now)
 {
 	if (s->conn && s->open && now - s->pinged >= s->config->heartbeat) {
-		s->pinged = now;
 		/* Twice: it may be us who slept, and what it sent is not read yet. */
 		if (now - s->heard > s->config->dead_after && ++s->silent > 1)
 			conn_close(s->conn, "the peer is silent");
 		else
-			send_frame(s, FRAME_PING, 0, NULL, 0);
+			peer_ping(s);
 	}
 	if (!s->conn && s->pair.role == PAIR_PRIMARY && now - s->tried >= RETRY_MS &&
 	    now >= s->not_before && !s->leaving)

@@ -50,10 +50,10 @@ static const char * const hosts[] = { "alpha", "beta" };
  */
 
 static struct fake {
-	bool up, held, attached, over, stuck, stuck_commit, stuck_release;
+	bool up, held, attached, over, stuck, stuck_import, stuck_commit, stuck_release;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
-	unsigned int resyncs, unexports, adopted, promotions;
+	unsigned int imports, resyncs, unexports, adopted, promotions;
 	bool lost;			/* the primary's leg */
 	bool kept;			/* said of the peer, with the last resync */
 	bool primary, bad_prepare;
@@ -98,6 +98,7 @@ int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_import(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 			   struct repl_error *error);
 
@@ -178,8 +179,8 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->over = fake->over;
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
-	kernel->lost = fake->lost;
 	kernel->coming = fake->attached || fake->coming;
+	kernel->lost = fake->lost;
 	kernel->held = fake->held;
 	return 0;
 }
@@ -241,6 +242,14 @@ int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error)
 {
 	fake_of(resource)->attached = false;
+	return 0;
+}
+
+int __wrap_resource_import(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->imports++;
+	while (fake_of(resource)->stuck_import)
+		usleep(10000);
 	return 0;
 }
 
@@ -1005,6 +1014,43 @@ static void foreign(void **state)
 	connected("r0");
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 10);
+}
+
+/*
+ * The peer is back, and its disk is being connected, which takes a while: in that time a
+ * stranger comes in its place. What was missed is not sent to that one.
+ */
+static void another_meanwhile(void **state)
+{
+	configure_both(0, ALPHA, "");
+	for (unsigned int host = 0; host < 2; host++) {
+		memset(fakes[host][0].side.lineage, 'a', LINEAGE_SIZE);
+		fakes[host][0].side.checkpoint = 7;
+		fakes[host][0].checkpoint = 7;
+	}
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].lost = true;
+	fakes[ALPHA][0].stuck_import = true;
+	start_both();
+	connected("r0");
+	run_until(fakes[ALPHA][0].imports == 1);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	memset(fakes[BETA][0].side.lineage, 'd', LINEAGE_SIZE);
+	start(BETA, NULL, 0);
+	run_until(times_in_log(ALPHA, "the disks have no history in common"));
+	fakes[ALPHA][0].stuck_import = false;
+	usleep(3000000);	/* more than until it would be tried again */
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	assert_int_equal(fakes[ALPHA][0].imports, 1);
+
+	/* Ours is back. */
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	memset(fakes[BETA][0].side.lineage, 'a', LINEAGE_SIZE);
+	start(BETA, NULL, 0);
+	run_until(fakes[ALPHA][0].resyncs == 1);
+	assert_int_equal(fakes[ALPHA][0].imports, 2);
 }
 
 #define TWO_VOLUMES "[volume w]\nport = 20100\n" \
@@ -1784,7 +1830,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
