@@ -180,7 +180,7 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->partly_over = fake->over;
 	kernel->attached = fake->attached;
 	kernel->coming = fake->attached || fake->coming;
-	kernel->lost = fake->lost;
+	kernel->lost = fake->lost && !fake->attached;
 	kernel->held = fake->held;
 	return 0;
 }
@@ -268,7 +268,6 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 	if (f)
 		fclose(f);
 	fake_of(resource)->kept = how->kept;
-	fake_of(resource)->lost = false;
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->attached = true;
 	return 0;
@@ -718,6 +717,33 @@ static void kept(void **state)
 		checkpoint(ALPHA, "r0");
 		assert_int_equal(access(path_of(ALPHA, "run/r0/peer-boot"), F_OK), 0);
 	}
+}
+
+/* The peer lets the leg fail, again: how long it is until the next resync, in ms. */
+static uint64_t again(unsigned int resyncs)
+{
+	uint64_t begin = now();
+
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[ALPHA][0].resyncs == resyncs);
+	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+	return now() - begin;
+}
+
+/* A peer whose disk is full takes nothing, whenever it is sent all again. */
+static void full_disk(void **state)
+{
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	fakes[ALPHA][0].lost = true;
+	again(1);
+	again(2);
+	assert_true(again(3) >= 3000);		/* (by a clock of 2 s) */
+	checkpoint(ALPHA, "r0");		/* it has taken it */
+	assert_true(again(4) < 3000);
 }
 
 /* What the peer misses is on its way: a checkpoint waits for it, on either side. */
@@ -1830,7 +1856,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
