@@ -674,7 +674,7 @@ static const char *sync_broken(struct command *c)
 		const struct repl_status *status = &looks[i].status;
 
 		if (status->primary.peer != REPL_PEER_ATTACHED)
-			return "the peer is lost: it goes on when it is back";
+			return "the peer is lost: when it is back it goes on, or the status says why not";
 		if (status->job.state == REPL_JOB_FAILED)
 			return "it has failed: see 'replctl status'";
 		if (status->job.state == REPL_JOB_CANCELLED)
