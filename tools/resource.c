@@ -968,9 +968,10 @@ static int one_settle(const struct repl_resource *resource, unsigned int i,
 }
 
 /*
- * Did a disk of ours, or hidden, fail before? All before the cut has been taken by now, what
- * failed among it, or the primary would not ask: so that is over. Not so for a flush: what
- * the disk has lost then, the primary believes to be there. And metadata is for a person.
+ * Did a disk of ours, or hidden, fail before? All before the cut has been taken and flushed by
+ * now, what failed among it, or the primary would not have sent STATE_SEND: so that is over.
+ * Not so for a flush of ours: what the disk has lost then, the primary believes to be there.
+ * And metadata is for a person.
  */
 static bool was_repaired(const char *name)
 {
