@@ -66,12 +66,15 @@ static int store_write(struct repl_log_io *io, u64 block, const void *data)
 	if (store->gathered == REPL_REPLAY_BLOCKS ||
 	    block != store->gather_block + store->gathered)
 		r = store_put_out(store);
+	/* Nothing is left then that would be written with something else. */
+	if (r)
+		return r;
 	if (!store->gathered)
 		store->gather_block = block;
 	memcpy(store->buffer + store->gathered * REPL_BLOCK_SIZE, data,
 	       REPL_BLOCK_SIZE);
 	store->gathered++;
-	return r;
+	return 0;
 }
 
 static int store_sync(struct repl_log_io *io)
