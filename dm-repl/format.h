@@ -103,6 +103,12 @@ struct repl_disk_super {
 	__u8 reserved[REPL_BLOCK_SIZE - 200];
 };
 
+/*
+ * repl_disk_super.incompatible: writes have gone on that the log does not have.
+ * All regions are dirty when it has been replayed.
+ */
+#define REPL_INCOMPAT_UNRECORDED 1
+
 #define REPL_NO_AREA		2
 
 /*

@@ -213,7 +213,12 @@ static void compact_start(struct repl_log *log)
 			log->compacting_rewrite = log->rewrite;
 			log->lost = false;
 			log->rewrite = false;
+			/* All of the map is in it. */
+			if (log->compacting_rewrite)
+				log->new.unrecorded = false;
 		}
+		if (log->distrust)
+			log->new.unrecorded = true;
 	}
 	log->compacting = true;
 	queue_work(log->compact_wq, &log->compact_work);
@@ -889,6 +894,72 @@ int repl_log_rewrite(struct repl_log *log)
 	log->rewrite = true;
 	spin_unlock_irqrestore(&log->lock, flags);
 	return repl_log_sync(log);
+}
+
+/**
+ * repl_log_distrust() - writes are to go on that the log does not have
+ * @log: log
+ *
+ * Whoever reads it finds all regions dirty, until a rewrite that begins after
+ * repl_log_trust() has ended. Both superblocks are written, for the older one
+ * counts if the newer one decays.
+ *
+ * Context: process, but none of the log's own works; waits for I/O. One at a
+ * time.
+ * Return: 0 or a negative errno: perhaps nothing on the device says so.
+ */
+int repl_log_distrust(struct repl_log *log)
+{
+	unsigned long flags;
+	int i, r = 0;
+
+	spin_lock_irqsave(&log->lock, flags);
+	log->distrust = true;
+	while (log->compacting) {
+		spin_unlock_irqrestore(&log->lock, flags);
+		flush_work(&log->compact_work);
+		spin_lock_irqsave(&log->lock, flags);
+	}
+	if (log->meta.unrecorded && !log->super_pending) {
+		spin_unlock_irqrestore(&log->lock, flags);
+		return 0;
+	}
+	/* To the same place, unless a superblock may be there already. */
+	if (!log->super_pending) {
+		log->new = log->meta;
+		log->new.generation++;
+	}
+	log->new.unrecorded = true;
+	log->compacting = true;
+	spin_unlock_irqrestore(&log->lock, flags);
+
+	for (i = 0; i < 2 && !r; i++) {
+		log->new.generation += i;
+		r = compact_super(log);
+	}
+
+	spin_lock_irqsave(&log->lock, flags);
+	if (!r)
+		log->meta = log->new;
+	log->compacting = false;
+	spin_unlock_irqrestore(&log->lock, flags);
+	log_kick(log);
+	return r;
+}
+
+/**
+ * repl_log_trust() - writes do not go on without the log any more
+ * @log: log
+ *
+ * What was written meanwhile is in the maps. Context: any.
+ */
+void repl_log_trust(struct repl_log *log)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&log->lock, flags);
+	log->distrust = false;
+	spin_unlock_irqrestore(&log->lock, flags);
 }
 
 /*

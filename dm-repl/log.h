@@ -46,6 +46,11 @@
  * written again, then read: if it is there, or if something else is, all is
  * clear. If not even that can be said, repl_log_ambiguous() is true until
  * something has been written to that place.
+ *
+ * A primary's writes go on when there are no records of them. So that the map is
+ * not believed when it is read, a superblock says so, if one can be written:
+ * repl_log_distrust(). Each one that is written from then on says it, until one
+ * comes with all of the map in it, as it is after repl_log_trust().
  */
 #ifndef DM_REPL_LOG_H
 #define DM_REPL_LOG_H
@@ -154,6 +159,7 @@ struct repl_log {
 	struct repl_log_notes *spare;	/* NULL: being written */
 	bool rewrite;			/* lost, and no change makes up for it */
 	bool compacting_rewrite;
+	bool distrust;			/* superblocks say so */
 	bool lost;			/* notes were dropped */
 	bool compacting_lost;		/* they are being made up for */
 	bool compacting;
@@ -196,6 +202,8 @@ int repl_log_change(struct repl_log *log, const struct repl_meta_state *state,
 		    u16 flags, unsigned int flush, unsigned int *dev);
 int repl_log_sync(struct repl_log *log);
 int repl_log_rewrite(struct repl_log *log);
+int repl_log_distrust(struct repl_log *log);
+void repl_log_trust(struct repl_log *log);
 int repl_log_format(struct repl_log *log);
 
 /* Used by the two works, and by tests. */

@@ -197,6 +197,8 @@ void repl_super_encode(const struct repl_meta *meta, void *block)
 
 	memset(super, 0, sizeof(*super));
 	super->version = cpu_to_le32(REPL_META_VERSION);
+	if (meta->unrecorded)
+		super->incompatible = cpu_to_le32(REPL_INCOMPAT_UNRECORDED);
 	super->region_size = cpu_to_le32(meta->layout.region_size);
 	super->sectors = cpu_to_le64(meta->layout.sectors);
 	super->blocks = cpu_to_le64(meta->layout.blocks);
@@ -229,6 +231,7 @@ int repl_super_decode(const void *block, u64 nr, struct repl_meta *meta,
 {
 	const struct repl_disk_super *super = block;
 	const u64 *words = block;
+	u32 features;
 	unsigned int i;
 
 	for (i = 0; i < REPL_BLOCK_SIZE / sizeof(*words) && !words[i]; i++)
@@ -244,14 +247,16 @@ int repl_super_decode(const void *block, u64 nr, struct repl_meta *meta,
 	memcpy(meta->uuid, super->head.uuid, REPL_UUID_SIZE);
 	if (!repl_block_ok(block, REPL_MAGIC_SUPER, meta->uuid, nr))
 		return -EUCLEAN;
+	features = le32_to_cpu(super->incompatible);
 	if (le32_to_cpu(super->version) != REPL_META_VERSION ||
-	    super->incompatible) {
+	    (features & ~REPL_INCOMPAT_UNRECORDED)) {
 		*why = "Metadata is of a newer version";
 		return -EPROTO;
 	}
 
 	meta->created = le64_to_cpu(super->created);
 	meta->generation = le64_to_cpu(super->generation);
+	meta->unrecorded = features & REPL_INCOMPAT_UNRECORDED;
 	meta->area = le64_to_cpu(super->area);
 	meta->area_generation = le64_to_cpu(super->area_generation);
 	meta->tail = le64_to_cpu(super->tail);
@@ -661,5 +666,9 @@ int repl_replay(struct repl_reader *reader, const struct repl_meta *meta,
 	if (!r)
 		r = replay_log(&p);
 	*why = p.why;
+	/* Behind the log: it may say of some of them that they are clean. */
+	if (!r && meta->unrecorded)
+		r = reader->apply(reader, REPL_APPLY_DIRTY, 0,
+				  meta->layout.nr_regions);
 	return r;
 }

@@ -53,6 +53,7 @@ struct repl_meta {
 	struct repl_layout layout;
 	u64 created;			/* seconds since 1970 */
 	u64 generation;
+	bool unrecorded;		/* all is dirty, whatever the log says */
 	unsigned int area;
 	u64 area_generation;
 	u64 tail;

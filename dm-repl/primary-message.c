@@ -440,6 +440,13 @@ void primary_end_cut(struct repl_primary *p)
  * ---- Push and dirty maps ----
  */
 
+/* Bits that no write has set are to be recorded, too; an error is latched. */
+static void message_cover(struct repl_primary *p)
+{
+	if (p->track)
+		repl_track_cover(p->track);
+}
+
 static int message_push(struct primary_message *m)
 {
 	bool full, compare;
@@ -453,11 +460,12 @@ static int message_push(struct primary_message *m)
 	    (compare && strcmp(m->argv[1], "compare")))
 		return -ENOMSG;
 	/* Nobody knows what the peer has: so it must be known here. */
-	if (full && m->p->track && repl_track_fill(m->p->track)) {
-		primary_latch(m->p, PRIMARY_ERR_METADATA, -EIO, 0);
+	if (full && m->p->track && repl_track_fill(m->p->track))
 		return -EIO;
-	}
 	r = repl_push_start(&m->p->push, full, compare);
+	/* A round may have found some clean, before they were missed. */
+	if (!r && full)
+		message_cover(m->p);
 	if (r)
 		DMERR("%s: push: %s", m->name, r == -EBUSY ?
 		      "one is under way" : "there is no peer that is well");
@@ -540,15 +548,6 @@ void primary_dirty_open(void *context)
 	if (!p->refused_gate)
 		primary_open(p);
 	p->refused_gate = false;
-}
-
-/* Bits that no write has set are to be recorded, too. */
-static void message_cover(struct repl_primary *p)
-{
-	int r = p->track ? repl_track_cover(p->track) : 0;
-
-	if (r)
-		primary_latch(p, PRIMARY_ERR_METADATA, r, 0);
 }
 
 static int message_dirty(struct primary_message *m)

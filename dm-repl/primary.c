@@ -843,6 +843,9 @@ static int primary_load(struct repl_primary *p, struct repl_primary *old)
 		return r;
 	if (!old || !old->metadata || old->metadata->bdev != p->metadata->bdev) {
 		repl_bits_merge(&p->checkpoint, &p->track->dirty);
+	if (p->track && p->track->store->unrecorded)
+		DMWARN("%s: writes were not recorded: all regions are dirty",
+		       dm_table_device_name(p->ti->table));
 		repl_bits_merge(&p->window.missed, &p->track->dirty);
 	}
 	return repl_track_cover(p->track);

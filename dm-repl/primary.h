@@ -8,9 +8,10 @@
  *	    |
  *	window  push  dirty  track  gate
  *
- * Lock order: p->lock (messages) > dirty.lock, push.start_lock > job.lock >
- * window.lock > error_lock, track.lock > log.lock. A message that waits for the peer does not hold
- * p->lock meanwhile: suspend and the status must not wait for a peer.
+ * Lock order: p->lock (messages) > dirty.lock, push.start_lock, track.map_lock >
+ * job.lock > window.lock > error_lock, track.lock > log.lock. A message that
+ * waits for the peer does not hold p->lock meanwhile: suspend and the status
+ * must not wait for a peer.
  */
 #ifndef DM_REPL_PRIMARY_H
 #define DM_REPL_PRIMARY_H

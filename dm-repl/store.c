@@ -149,6 +149,7 @@ static int store_check(struct repl_store *store, struct repl_meta *meta,
 		r = repl_layout_init(&meta->layout, sectors, region_size,
 				     blocks);
 		meta->generation = 0;
+		meta->unrecorded = false;
 		meta->created = ktime_get_real_seconds();
 		meta->area = REPL_NO_AREA;
 		meta->area_generation = 0;
@@ -298,6 +299,7 @@ int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 	if (r)
 		return r;
 	log->meta = meta;
+	log->distrust = false;
 
 	if (store->blank) {
 		*why = "Cannot write the metadata superblock";
@@ -316,5 +318,10 @@ int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 	}
 	repl_log_begin(log, &replayed);
 	*state = replayed.state;
-	return 0;
+	store->unrecorded = log->meta.unrecorded;
+	if (!store->unrecorded)
+		return 0;
+	/* That all is dirty is in the map from now on. */
+	*why = "Cannot write the metadata bitmaps";
+	return repl_log_rewrite(log);
 }

@@ -46,6 +46,7 @@ struct repl_store {
 	unsigned int gathered;
 	bool blank;			/* to be formatted */
 	u64 min_checkpoint;		/* refuse what is older */
+	bool unrecorded;		/* when it was opened: so all is dirty */
 };
 
 struct repl_store *repl_store_create(struct mapped_device *md,

@@ -82,16 +82,63 @@ static const struct repl_store_ops track_store_ops = {
 	.apply = track_apply,
 };
 
-/* What is on the device is too small from now on. Process context. */
-static void track_fail(struct repl_track *track, int error)
+/*
+ * ---- Failure ----
+ */
+
+/*
+ * What is on the device is too small when the next write goes on; so it waits
+ * for track_mark_work(). @io: one that does already, or NULL. Process context.
+ */
+static void track_fail(struct repl_track *track, struct repl_track_io *io,
+		       int error)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&track->lock, flags);
 	track->recording = false;
+	track->marking = true;
+	if (io)
+		list_add_tail(&io->log.list, &track->held);
 	WRITE_ONCE(track->failed, true);
 	spin_unlock_irqrestore(&track->lock, flags);
 	track->ops->failed(track->context, error);
+	queue_work(track->wq, &track->mark_work);
+}
+
+static void track_go_on(struct list_head *held)
+{
+	struct repl_track_io *io, *next;
+
+	list_for_each_entry_safe(io, next, held, log.list) {
+		list_del_init(&io->log.list);
+		io->done(io);
+	}
+}
+
+/* What waits goes on when the device says so, or cannot. With map_lock. */
+static void track_mark(struct repl_track *track)
+{
+	LIST_HEAD(held);
+
+	repl_log_distrust(&track->store->log);
+	spin_lock_irq(&track->lock);
+	track->marking = false;
+	list_splice_tail_init(&track->held, &held);
+	spin_unlock_irq(&track->lock);
+	track_go_on(&held);
+}
+
+static void track_mark_work(struct work_struct *work)
+{
+	struct repl_track *track = container_of(work, struct repl_track,
+						mark_work);
+
+	mutex_lock(&track->map_lock);
+	/* Or it was healed meanwhile, and they went on. */
+	if (repl_track_failed(track))
+		track_mark(track);
+	mutex_unlock(&track->map_lock);
 }
 
 /*
@@ -106,11 +153,11 @@ static void track_recorded(struct repl_log_entry *entry, int error,
 	struct repl_track *track = io->track;
 
 	if (unlikely(error)) {
-		track_fail(track, error);
-	} else {
-		repl_bits_set(&track->dirty, entry->begin, entry->end);
-		repl_bits_set(&track->recent, entry->begin, entry->end);
+		track_fail(track, io, error);
+		return;
 	}
+	repl_bits_set(&track->dirty, entry->begin, entry->end);
+	repl_bits_set(&track->recent, entry->begin, entry->end);
 	io->done(io);
 }
 
@@ -144,10 +191,14 @@ bool repl_track_wait(struct repl_track *track, struct repl_track_io *io,
 	bool wait = false;
 
 	spin_lock_irqsave(&track->lock, flags);
-	if (!track->recording)
+	if (!track->recording) {
+		wait = track->marking;
+		if (wait)
+			list_add_tail(&io->log.list, &track->held);
 		goto out;
+	}
 	repl_bits_clear(&track->leaving, begin, end);
-	if (repl_bits_all(&track->dirty, begin, end) &&
+	if (!track->covering && repl_bits_all(&track->dirty, begin, end) &&
 	    !track_is_clearing(track, begin, end)) {
 		repl_bits_set(&track->recent, begin, end);
 		goto out;
@@ -280,33 +331,61 @@ static void track_clear(struct repl_track *track)
 }
 
 /*
- * What the device lacks is in the owner's maps. From here on writes wait for
- * their records again; the whole map brings those that did not.
+ * What is set in dirty from now on is not on the device before the rewrite: it
+ * is no reason not to wait for a record.
  */
-static int track_heal(struct repl_track *track)
+static void track_covers(struct repl_track *track, bool covering)
+{
+	spin_lock_irq(&track->lock);
+	track->covering = covering;
+	spin_unlock_irq(&track->lock);
+}
+
+static void track_merge(struct repl_track *track)
 {
 	unsigned int moving;
-	int r;
 
-	spin_lock_irq(&track->lock);
-	track->recording = true;
-	spin_unlock_irq(&track->lock);
-	smp_mb();	/* a write that has not waited has set its bits */
 	do {
 		moving = READ_ONCE(track->moving);
 		smp_rmb();	/* with repl_track_moving() */
 		track->ops->merge(track->context, &track->dirty);
 		smp_rmb();	/* the maps before the count */
 	} while ((moving & 1) || moving != READ_ONCE(track->moving));
+}
+
+/*
+ * What the device lacks is in the owner's maps. From here on writes wait for
+ * their records again; the whole map brings those that did not. With map_lock.
+ */
+static void track_heal(struct repl_track *track)
+{
+	LIST_HEAD(held);
+	bool healed;
+	int r;
+
+	spin_lock_irq(&track->lock);
+	track->recording = true;
+	track->covering = true;
+	spin_unlock_irq(&track->lock);
+	smp_mb();	/* a write that has not waited has set its bits */
+	track_merge(track);
+	repl_log_trust(&track->store->log);
 	r = repl_log_rewrite(&track->store->log);
 	spin_lock_irq(&track->lock);
-	if (r)
-		track->recording = false;
+	track->covering = false;
 	/* Nor may a record have failed meanwhile. */
-	else if (track->recording)
+	healed = !r && track->recording;
+	if (healed) {
 		WRITE_ONCE(track->failed, false);
+		list_splice_tail_init(&track->held, &held);
+	}
+	track->marking = !healed;
+	track->recording = healed;
 	spin_unlock_irq(&track->lock);
-	return r;
+	if (healed)
+		track_go_on(&held);
+	else
+		track_mark(track);
 }
 
 /**
@@ -317,12 +396,12 @@ static int track_heal(struct repl_track *track)
  */
 void repl_track_round(struct repl_track *track)
 {
-	if (repl_track_failed(track)) {
+	mutex_lock(&track->map_lock);
+	if (repl_track_failed(track))
 		track_heal(track);
-		return;
-	}
-	if (track_choose(track) && !track->ops->flush(track->context))
+	else if (track_choose(track) && !track->ops->flush(track->context))
 		track_clear(track);
+	mutex_unlock(&track->map_lock);
 }
 
 static void track_round_work(struct work_struct *work)
@@ -403,7 +482,7 @@ int repl_track_checkpoint(struct repl_track *track, u64 id)
 	}
 	mutex_unlock(&track->change_lock);
 	if (r)
-		track_fail(track, r);
+		track_fail(track, NULL, r);
 	return r;
 }
 
@@ -463,6 +542,9 @@ struct repl_track *repl_track_create(struct mapped_device *md,
 		return ERR_PTR(r);
 	spin_lock_init(&track->lock);
 	mutex_init(&track->change_lock);
+	mutex_init(&track->map_lock);
+	INIT_LIST_HEAD(&track->held);
+	INIT_WORK(&track->mark_work, track_mark_work);
 	INIT_DELAYED_WORK(&track->round, track_round_work);
 	track->ops = ops;
 	track->context = context;
@@ -499,6 +581,7 @@ void repl_track_destroy(struct repl_track *track)
 {
 	if (track->wq) {
 		cancel_delayed_work_sync(&track->round);
+		cancel_work_sync(&track->mark_work);
 		destroy_workqueue(track->wq);
 	}
 	if (track->store)
@@ -527,6 +610,9 @@ int repl_track_open(struct repl_track *track, const char **why)
 	struct repl_meta_state state;
 	int r;
 
+	cancel_work_sync(&track->mark_work);
+	track->failed = false;
+	track->marking = false;
 	repl_bits_wipe(&track->dirty);
 	repl_bits_wipe(&track->hidden);
 	repl_bits_wipe(&track->active);
@@ -550,6 +636,16 @@ int repl_track_open(struct repl_track *track, const char **why)
 	return 0;
 }
 
+/* All of dirty, and what is set there must come onto the device. */
+static int track_rewrite(struct repl_track *track)
+{
+	int r = repl_log_rewrite(&track->store->log);
+
+	if (r)
+		track_fail(track, NULL, r);
+	return r;
+}
+
 /**
  * repl_track_cover() - the owner's maps have come from elsewhere
  * @track: track, open
@@ -560,12 +656,18 @@ int repl_track_open(struct repl_track *track, const char **why)
  */
 int repl_track_cover(struct repl_track *track)
 {
-	u64 count = repl_bits_count(&track->dirty);
+	u64 count;
+	int r = 0;
 
-	track->ops->merge(track->context, &track->dirty);
-	if (repl_bits_count(&track->dirty) == count)
-		return 0;
-	return repl_log_rewrite(&track->store->log);
+	mutex_lock(&track->map_lock);
+	track_covers(track, true);
+	count = repl_bits_count(&track->dirty);
+	track_merge(track);
+	if (repl_bits_count(&track->dirty) != count)
+		r = track_rewrite(track);
+	track_covers(track, false);
+	mutex_unlock(&track->map_lock);
+	return r;
 }
 
 /**
@@ -577,8 +679,15 @@ int repl_track_cover(struct repl_track *track)
  */
 int repl_track_fill(struct repl_track *track)
 {
+	int r;
+
+	mutex_lock(&track->map_lock);
+	track_covers(track, true);
 	repl_bits_set(&track->dirty, 0, track->nr_regions);
-	return repl_log_rewrite(&track->store->log);
+	r = track_rewrite(track);
+	track_covers(track, false);
+	mutex_unlock(&track->map_lock);
+	return r;
 }
 
 /**
@@ -592,20 +701,11 @@ void repl_track_resume(struct repl_track *track)
 				   ROUND_SECONDS * HZ);
 }
 
-/**
- * repl_track_suspend() - leave the exact map on the device
- * @track: track; no write is in flight, the owner's maps do not change
- *
- * Context: ->postsuspend.
- */
-void repl_track_suspend(struct repl_track *track)
+/* With map_lock. */
+static void track_leave(struct repl_track *track)
 {
-	u64 count;
+	u64 count = repl_bits_count(&track->dirty);
 
-	cancel_delayed_work_sync(&track->round);
-	if (!track->open)
-		return;
-	count = repl_bits_count(&track->dirty);
 	repl_bits_wipe(&track->recent);
 	repl_bits_wipe(&track->leaving);
 	if (repl_track_failed(track)) {
@@ -625,4 +725,22 @@ void repl_track_suspend(struct repl_track *track)
 	if (!repl_log_rewrite(&track->store->log) ||
 	    !repl_log_rewrite(&track->store->log))
 		track->inexact = false;
+}
+
+/**
+ * repl_track_suspend() - leave the exact map on the device
+ * @track: track; no write is in flight, the owner's maps do not change
+ *
+ * Context: ->postsuspend.
+ */
+void repl_track_suspend(struct repl_track *track)
+{
+	cancel_delayed_work_sync(&track->round);
+	/* No write waits for it; and who heals does the same. */
+	cancel_work_sync(&track->mark_work);
+	if (!track->open)
+		return;
+	mutex_lock(&track->map_lock);
+	track_leave(track);
+	mutex_unlock(&track->map_lock);
 }

@@ -33,7 +33,10 @@
  *
  * Metadata that cannot be written must not stop the workload: writes go on
  * unrecorded, repl_track_failed() is true and the owner takes no checkpoint.
- * Each round tries to write the whole map, until that succeeds.
+ * Before they do, they wait until a superblock says so, or could not be written
+ * either: with it, all is dirty after a crash. Without it what is there is
+ * believed, and nothing on the device could tell. Each round tries to write the
+ * whole map, until that succeeds, and if not that, the superblock.
  *
  * An orderly suspend leaves the exact map, or, where I/O of the metadata has
  * failed since it was opened, one that is larger.
@@ -81,8 +84,11 @@ struct repl_track {
 	struct repl_bits recent;
 	struct repl_bits dirty;
 	struct repl_bits leaving;
-	spinlock_t lock;		/* recording, runs, order in the log */
+	spinlock_t lock;		/* to held; runs, order in the log */
 	bool recording;
+	bool marking;			/* writes wait until a superblock says so */
+	struct list_head held;		/* these */
+	bool covering;			/* dirty has what is to be written yet */
 	bool failed;			/* the device lacks something */
 	bool inexact;			/* it may have what is clean */
 	unsigned int nr_runs;		/* of which it is recorded that they are clean */
@@ -101,6 +107,8 @@ struct repl_track {
 	bool open;
 
 	struct workqueue_struct *wq;
+	struct mutex map_lock;		/* who changes dirty, or all of the log's map */
+	struct work_struct mark_work;
 	struct delayed_work round;
 	atomic_t runs_left;
 	struct completion runs_done;

@@ -225,6 +225,10 @@ static void supers_check(struct image *image)
 		      other, image->super[other].why);
 	else
 		supers_compare(image);
+	if (meta->unrecorded)
+		found(image, IMAGE_NOTE,
+		      "superblock %u says that writes were not recorded: all regions are dirty",
+		      image->current);
 	if (meta->area != REPL_NO_AREA && meta->area_generation > meta->generation)
 		found(image, IMAGE_WARNING,
 		      "the bitmaps are of generation %" PRIu64 ", newer than the superblock's %"

@@ -95,7 +95,7 @@ static const struct class classes[] = {
 		"push-read", "the disk could not be read for the resync, which has ended",
 		"check the disk or replace it" THEN_PUSH },
 	[REPL_PRIMARY_METADATA] = {
-		"metadata", "the metadata device cannot be written: what the peer misses is not remembered across a crash of this host; no checkpoint until then",
+		"metadata", "the metadata device could not be written: until all of the map is there again there is no checkpoint, and after a crash of this host all counts as missed, or, if no superblock could be written either, nobody knows",
 		"check the metadata device (`replctl metadata check`) or replace it" },
 };
 

@@ -104,6 +104,10 @@ static inline void list_del_init(struct list_head *e)
 	INIT_LIST_HEAD(e);
 }
 
+#ifndef LIST_HEAD
+#define LIST_HEAD(name)	struct list_head name = { &(name), &(name) }
+#endif
+
 static inline void list_splice_tail_init(struct list_head *from, struct list_head *l)
 {
 	while (!list_empty(from))
@@ -116,6 +120,7 @@ static inline void list_splice_tail_init(struct list_head *from, struct list_hea
 #define destroy_workqueue(q) sim_free(q)
 void queue_work(struct workqueue_struct *wq, struct work_struct *work);
 void cancel_work_sync(struct work_struct *work);
+void flush_work(struct work_struct *work);
 /* A tick may be over before, or long after, anything else. */
 #define INIT_DELAYED_WORK(w, f)	INIT_WORK(&(w)->work, f)
 #define queue_delayed_work(wq, w, ticks) queue_work(wq, &(w)->work)
@@ -130,6 +135,10 @@ struct completion {
 #define complete(c)		((c)->done = true)
 void wait_for_completion(struct completion *c);
 void sim_yield(void);
+/* Who waits for one lets the others go on. */
+bool sim_wait(void);
+#undef mutex_lock
+#define mutex_lock(m)	do { } while (pthread_mutex_trylock(&(m)->mutex) && sim_wait())
 #undef cond_resched
 #define cond_resched()	sim_yield()
 

@@ -21,9 +21,11 @@ static u32 at_cut[NSEC];
 static u64 released, pending, last_id;	/* durable: released, pending; of all cuts */
 static u8 lineage[REPL_UUID_SIZE];
 static bool exact_map[SLOTS], exact_known; /* that a suspend has left */
-static bool distrusted;			/* metadata failed: nothing is known */
+static bool too_small;			/* the map, and nothing on the device says so */
+static bool was_marked;			/* all was dirty, and some may be still */
 static bool was_foul;			/* some I/O may have failed in this life */
-static u64 nr_released, nr_healed, nr_waits, nr_distrusted, nr_cleared;
+static bool was_foul_super;		/* that of a superblock */
+static u64 nr_released, nr_healed, nr_waits, nr_too_small, nr_marked, nr_cleared;
 
 struct pwrite {
 	bool used, waits, sent;
@@ -46,8 +48,11 @@ static bool primary_lacks(void *context, u64 region)
 	bool now, frozen;
 
 	(void)context;
-	if (region < first_region || slot >= SLOTS)
-		fail("region %llu is dirty", (unsigned long long)region);
+	if (region < first_region || slot >= SLOTS) {
+		if (!was_marked)
+			fail("region %llu is dirty", (unsigned long long)region);
+		return false;
+	}
 	now = p.lacks[slot] || p.missed[slot];
 	sim_yield();
 	frozen = p.is_cut && p.frozen[slot];
@@ -66,6 +71,7 @@ static void primary_failed(void *context, int error)
 {
 	(void)context;
 	(void)error;
+	was_marked = true;	/* or will be */
 	trace("metadata failed");
 }
 
@@ -101,9 +107,26 @@ static void check_covered(void)
 	}
 }
 
+/* The write will be sent: it is recorded, or a superblock says that all is dirty. */
+static void primary_goes_on(const struct pwrite *w)
+{
+	const struct repl_log *log = &store->log;
+
+	if (!repl_track_failed(track) || (log->meta.unrecorded && !log->super_pending) ||
+	    repl_bits_test(&track->recent, first_region + w->slot))
+		return;
+	if (!was_foul_super)
+		fail("slot %u is written, and neither that nor that all is dirty is recorded",
+		     w->slot);
+	too_small = true;
+}
+
 static void primary_go(struct repl_track_io *io)
 {
-	container_of(io, struct pwrite, io)->waits = false;
+	struct pwrite *w = container_of(io, struct pwrite, io);
+
+	w->waits = false;
+	primary_goes_on(w);
 }
 
 static void primary_write(void)
@@ -127,6 +150,8 @@ static void primary_write(void)
 		p.missed[slot] = true;
 	w->waits = repl_track_mark(track, &w->io, first_region + slot, first_region + slot + 1);
 	nr_waits += w->waits;
+	if (!w->waits)
+		primary_goes_on(w);
 	trace("write of slot %u %s", slot, w->waits ? "waits" : "goes on");
 }
 
@@ -219,6 +244,17 @@ static void primary_push(void)
 	p.missed[slot] = false;
 }
 
+/* Somebody says that the peer lacks a region; writes go on while it is recorded. */
+static void primary_marks(struct work_struct *work)
+{
+	(void)work;
+	p.missed[rnd(SLOTS)] = true;
+	trace("somebody marks");
+	repl_track_cover(track);
+}
+
+static struct work_struct marks_work;
+
 static void primary_forget(void)
 {
 	forget_memory();
@@ -232,6 +268,7 @@ static void primary_suspend(void)
 	bool failed, exact;
 
 	primary_drain();
+	cancel_work_sync(&marks_work);
 	failed = repl_track_failed(track);
 	repl_track_suspend(track);
 	nr_healed += failed && !repl_track_failed(track);
@@ -243,7 +280,8 @@ static void primary_suspend(void)
 		exact_map[slot] = p.lacks[slot] || p.missed[slot] ||
 				  (p.is_cut && p.frozen[slot]);
 	exact_known = exact;
-	distrusted = repl_track_failed(track);
+	if (!repl_track_failed(track))
+		too_small = false;
 	repl_track_destroy(track);
 	store = NULL;
 	primary_forget();
@@ -279,13 +317,14 @@ static bool primary_activate(void)
 	    memcmp(lineage, track->state.identity.lineage, REPL_UUID_SIZE))
 		fail("activated with another lineage");
 	memcpy(lineage, track->state.identity.lineage, REPL_UUID_SIZE);
-	if (distrusted) {
+	nr_marked += store->unrecorded;
+	if (too_small && !store->unrecorded) {
 		/* Somebody compares both, and makes them the same. */
-		nr_distrusted++;
+		nr_too_small++;
 		disk_flush_all(&disks[SEC]);
 		memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
 	}
-	distrusted = false;
+	too_small = false;
 	check_primary("activated");
 	for (unsigned int slot = 0; exact_known && slot < SLOTS; slot++)
 		if (is_dirty(slot) != exact_map[slot])
@@ -300,6 +339,7 @@ static bool primary_activate(void)
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		p.lacks[slot] = p.missed[slot] = is_dirty(slot);
 	was_foul = false;
+	was_foul_super = false;
 	repl_track_resume(track);
 	alive = true;
 	attempts = 0;
@@ -320,7 +360,6 @@ static void primary_crash(void)
 {
 	crashed = false;
 	current = NULL;
-	distrusted |= alive && track && repl_track_failed(track);
 	last_end = END_RESTART;
 	if (rnd(5)) {
 		unsigned int part = rnd(5) * 250;
@@ -343,6 +382,7 @@ static void primary_step(void)
 	world_step++;
 	was_foul |= weather.append || weather.area || weather.super || weather.flush[META] ||
 		    weather.flush[SEC];
+	was_foul_super |= weather.super || weather.flush[META];
 	if (crash_due())
 		crash_now();
 	if (i < 200)
@@ -357,12 +397,16 @@ static void primary_step(void)
 		primary_suspend();
 	else if (i < 456)
 		change_weather();
+	else if (i < 460)
+		queue_work(NULL, &marks_work);
 	else
 		primary_io();
 	if (track) {
 		nr_cleared += repl_bits_count(&track->dirty) < dirty_before;
-		if (!repl_track_failed(track))
+		if (!repl_track_failed(track)) {
+			too_small = false;
 			check_covered();
+		}
 	}
 }
 
@@ -372,10 +416,12 @@ static void primary_world(u64 seed, u64 steps)
 	alarm(30);
 	new_world(seed);
 	primary_forget();
+	INIT_WORK(&marks_work, primary_marks);
 	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
 	released = pending = last_id = 0;
 	memset(lineage, 0, sizeof(lineage));
-	distrusted = false;
+	too_small = false;
+	was_marked = false;
 	exact_known = false;
 	if (setjmp(crash_jmp)) {
 		primary_crash();

@@ -127,7 +127,7 @@ struct fiber {
 	bool running;
 };
 
-#define NFIBERS 4			/* commit, compact, gather; round */
+#define NFIBERS 6			/* commit, compact, gather; round, mark, cover */
 static struct fiber fibers[NFIBERS];
 static struct fiber *current;		/* NULL: main */
 static ucontext_t main_ctx;
@@ -267,15 +267,28 @@ void cancel_work_sync(struct work_struct *work)
 }
 
 static void show_in_flight(void);
+bool sim_wait(void)
+{
+	if (current) {
+		to_main();
+	} else if (!fibers_step(true)) {
+		show_in_flight();
+		fail("the log does nothing, and somebody waits");
+	}
+	return true;
+}
+
 void wait_for_completion(struct completion *c)
 {
-	while (!c->done && current)
-		to_main();
 	while (!c->done)
-		if (!fibers_step(true)) {
-			show_in_flight();
-			fail("the log does nothing, and somebody waits");
-		}
+		sim_wait();
+}
+
+void flush_work(struct work_struct *work)
+{
+	for (int i = 0; i < NFIBERS; i++)
+		while (fibers[i].work == work && fiber_can_run(&fibers[i]))
+			sim_wait();
 }
 
 void sim_yield(void)
@@ -2253,7 +2266,7 @@ int main(int argc, char **argv)
 	}
 	meta = calloc(1, sizeof(*meta));
 	first = seed;
-	if (!verbose)
+	if (!verbose) {
 		reserve();
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
 		if (seed & 3)
@@ -2262,7 +2275,7 @@ int main(int argc, char **argv)
 			primary_world(seed, steps);
 	if (shim_warnings)
 		fail("warnings");
-	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu releases, %llu writes that waited, %llu rounds, %llu healed, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
+	printf("ok - crash sim: %llu steps in %llu worlds from seed %llu: %llu losses of power, %llu restarts, %llu removals, %llu checkpoints, %llu failovers, %llu releases, %llu writes that waited, %llu rounds, %llu healed, %llu marked, %llu too small, %llu ambiguous changes, %llu blocks damaged, %llu refusals; %.0f s\n",
 	       (unsigned long long)total_steps, (unsigned long long)(seed - first),
 	       (unsigned long long)first, (unsigned long long)nr_crashes,
 	       (unsigned long long)nr_restarts, (unsigned long long)nr_cleans,
@@ -2271,5 +2284,6 @@ int main(int argc, char **argv)
 	       (unsigned long long)nr_cleared, (unsigned long long)nr_healed,
 	       (unsigned long long)nr_ambiguous, (unsigned long long)nr_corrupted,
 	       (unsigned long long)nr_refused, now() - start);
+	       (unsigned long long)nr_marked, (unsigned long long)nr_too_small,
 	return 0;
 }

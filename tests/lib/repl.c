@@ -188,7 +188,7 @@ void repl_primary_status(const char *primary, struct repl_primary_status *st)
 
 	need(st->writes == st->forwarded + st->missed,
 	     "each write is forwarded or missed in '%s'", st->line);
-	need(classes_in_order(st->errors, "peer-write peer-flush peer-timeout push-read"),
+	need(classes_in_order(st->errors, "peer-write peer-flush peer-timeout push-read metadata"),
 	     "the latched classes in '%s'", st->line);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "repl.h"
@@ -853,6 +854,86 @@ static void primary(void)
 	end();
 }
 
+/* A primary whose map is empty, on the metadata of begin(). */
+static void clean_primary(void)
+{
+	begin();
+	message("stop", 0);
+	memset(lacks, 0, sizeof(lacks));
+	errno = dm_reload_one(set.view, SECTORS, "repl-primary", "%s %s %s %u",
+			      dm_path(set.secondary), brd(4), dm_path(set.metadata), REGION);
+	need(!errno, "a primary");
+}
+
+/* What is on the metadata device now is what a crash would leave there. */
+static void crash(const uint8_t *image)
+{
+	int fd = dev_open(set_metadata);
+
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	need(!io_write(fd, 0, SIZE, image), "the metadata is as it was before");
+	close(fd);
+	kmsg_mark();
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+}
+
+/* A log that cannot be written: a superblock says that the map is too small. */
+static void unrecorded(void)
+{
+	uint8_t *image = io_alloc(SIZE);
+	struct identity now;
+	int fd;
+
+	section("writes that go on unrecorded, and a crash");
+	clean_primary();
+	leg_fail(set.metadata, 16, SECTORS - 16, LEG_ALL);
+	view_write(at(60), BYTES, 0, "a write whose region cannot be recorded");
+	view_write(at(62), BYTES, 0, "another one");
+	fd = dev_open(set_metadata);
+	need(!io_read(fd, 0, SIZE, image), "what is on the metadata device");
+	close(fd);
+	leg_heal(set.metadata);
+	crash(image);
+	ok(kmsg_find("writes were not recorded: all regions are dirty"), "it says so");
+	dirty_from(0, SECTORS / REGION);
+	ok_both("after the crash: all");
+	memcpy(secondary, view, SIZE);
+	ok_content(set.view_fd, 0, SIZE, view, "the device is exact");
+
+	message("dirty clear peer", 0);
+	message("dirty clear checkpoint", 0);
+	memset(lacks, 0, sizeof(lacks));
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+	ok_both("when both disks are the same");
+
+	leg_fail(set.metadata, 16, SECTORS - 16, LEG_ALL);
+	view_write(at(64), BYTES, 0, "a write whose region cannot be recorded");
+	dirty_from(64, 1);
+	leg_heal(set.metadata);
+	errno = dm_suspend(set.view, 0);
+	need(!errno, "suspend");
+	errno = dm_resume(set.view);
+	need(!errno, "resume");
+	fd = dev_open(set_metadata);
+	need(!io_read(fd, 0, SIZE, image), "what is on the metadata device");
+	close(fd);
+	view_write(at(66), BYTES, 0, "a write that is not there");
+	crash(image);
+	ok_both("a map that is whole again is believed");
+	get_identity(&now);
+	ok_u64(now.dirty, 1, "all of it");
+	munmap(image, SIZE);
+	memcpy(secondary, view, SIZE);
+	end();
+}
+
 /* One that is to be a secondary: what it has written that others lack is kept. */
 static void demotion(void)
 {
@@ -1264,6 +1345,7 @@ int main(void)
 	dirty_unasked_compaction();
 	dirty_reload();
 	primary();
+	unrecorded();
 	demotion();
 	errors_stay();
 	first_write(LEG_WRITES);

@@ -298,6 +298,25 @@ static void format_cut_off(void **state)
 	warns("its making was cut off");
 }
 
+/* Whatever the log says of them. */
+static void unrecorded(void **state)
+{
+	meta_record(&m, 3, 2, REPL_EXTENT_DIRTY);
+	meta_record(&m, 3, 1, REPL_EXTENT_CLEAN);
+	m.meta.unrecorded = true;
+	m.meta.generation++;
+	meta_super(&m);
+	memset(m.maps.dirty, 1, REGIONS);
+	same();
+	says("writes were not recorded: all regions are dirty");
+	m.meta.unrecorded = false;
+	m.meta.generation++;
+	meta_super(&m);
+	assert_true(meta_read(&m, &r, &maps, buffer));
+	assert_int_equal(maps.dirty[3] + maps.dirty[5], 0);
+	assert_int_equal(maps.dirty[4], 1);
+}
+
 static void supers_refused(void **state)
 {
 	struct repl_disk_super *super = meta_block(&m, 1);
@@ -308,6 +327,10 @@ static void supers_refused(void **state)
 	refused("Metadata is of a newer version", "superblock 1 is of a newer version");
 	super->version = htole32(1);
 	super->incompatible = htole32(0x80000000);
+	repl_block_seal(super, REPL_MAGIC_SUPER, m.meta.uuid, 1);
+	refused("Metadata is of a newer version", "superblock 1 is of a newer version");
+	/* What we know is no newer version: see unrecorded(). */
+	super->incompatible = htole32(2 | REPL_INCOMPAT_UNRECORDED);
 	repl_block_seal(super, REPL_MAGIC_SUPER, m.meta.uuid, 1);
 	refused("Metadata is of a newer version", "superblock 1 is of a newer version");
 	super->incompatible = 0;
@@ -1218,6 +1241,7 @@ int main(void)
 		cmocka_unit_test(states),
 		test(newest_counts),
 		test(format_cut_off),
+		test(unrecorded),
 		test(supers_refused),
 		test(super_fields),
 		test(shorter_device),
