@@ -438,3 +438,70 @@ static void primary_world(u64 seed, u64 steps)
 	crash_in = 0;
 	total_steps += world_step;
 }
+
+/* Two slots are written at a time: do they wait? And what is written to the log? */
+static void cost_of(unsigned int slot, bool waits, u64 blocks, const char *what)
+{
+	u64 before = store->log.next;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct pwrite *w = &pwrites[i];
+
+		*w = (struct pwrite) { .used = true, .slot = slot + i, .io.done = primary_go };
+		p.lacks[slot + i] = true;
+		w->waits = repl_track_mark(track, &w->io, first_region + slot + i,
+					   first_region + slot + i + 1);
+		if (w->waits != waits)
+			fail("%s: it waits: %d", what, w->waits);
+	}
+	primary_drain();
+	if (store->log.next - before != blocks)
+		fail("%s: %llu blocks", what, (unsigned long long)(store->log.next - before));
+}
+
+static void cost_of_round(u64 blocks, const char *what)
+{
+	u64 before = store->log.next;
+
+	repl_track_round(track);
+	if (store->log.next - before != blocks)
+		fail("a round, %s: %llu blocks", what, (unsigned long long)(store->log.next - before));
+}
+
+static void cost_of_checkpoint(void)
+{
+	u64 before = store->log.next;
+
+	primary_cut();
+	primary_release(false);
+	if (store->log.next - before != 2)
+		fail("a checkpoint: %llu blocks", (unsigned long long)(store->log.next - before));
+}
+
+/* What is written in each round stays recorded, and costs nothing more; the rest goes. */
+static void primary_cost(void)
+{
+	new_world(1);
+	INIT_WORK(&marks_work, primary_marks);
+	primary_forget();
+	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
+	released = pending = last_id = 0;
+	memset(lineage, 0, sizeof(lineage));
+	crash_in = 0;
+	if (!primary_activate() || !track)
+		fail("no world");
+	cancel_delayed_work_sync(&track->round);
+	cost_of(0, true, 1, "a first write");
+	cost_of(4, true, 1, "a first write to others");
+	for (unsigned int i = 0; i < 10; i++) {
+		cost_of_checkpoint();
+		/* The others have not been written since the round before. */
+		cost_of_round(i == 1, i == 1 ? "that forgets" : "with writes in each");
+		cost_of(0, false, 0, "a write in a round");
+	}
+	cost_of(4, true, 1, "a write to what was forgotten");
+	cost_of_round(0, "without a checkpoint");
+	cost_of_round(0, "without a checkpoint, again");
+	cost_of(4, false, 0, "a write to what the peer lacks");
+	primary_suspend();
+}

@@ -2268,6 +2268,8 @@ int main(int argc, char **argv)
 	first = seed;
 	if (!verbose) {
 		reserve();
+		primary_cost();
+	}
 	for (; worlds ? seed < first + worlds : now() - start < seconds; seed++)
 		if (seed & 3)
 			world(seed, steps);
@@ -2282,8 +2284,8 @@ int main(int argc, char **argv)
 	       (unsigned long long)nr_checkpoints, (unsigned long long)nr_failovers,
 	       (unsigned long long)nr_released, (unsigned long long)nr_waits,
 	       (unsigned long long)nr_cleared, (unsigned long long)nr_healed,
+	       (unsigned long long)nr_marked, (unsigned long long)nr_too_small,
 	       (unsigned long long)nr_ambiguous, (unsigned long long)nr_corrupted,
 	       (unsigned long long)nr_refused, now() - start);
-	       (unsigned long long)nr_marked, (unsigned long long)nr_too_small,
 	return 0;
 }

@@ -934,6 +934,64 @@ static void unrecorded(void)
 	end();
 }
 
+static void checkpoint(unsigned int id)
+{
+	char text[32];
+
+	for (unsigned int i = 0; i < 3; i++) {
+		snprintf(text, sizeof(text), "%s %u", i == 0 ? "cut" : i == 1 ? "drain" : "release",
+			 id);
+		errno = dm_message_text(set.view, text);
+		need(!errno, "%s", text);
+	}
+}
+
+/*
+ * What the metadata device is asked to write. (That a region which is written in each
+ * round stays recorded: tests/crash/sim-primary.h.)
+ */
+static void cost(void)
+{
+	const unsigned int hot = 16, times = 20;
+	uint64_t before;
+
+	section("what a primary's metadata costs");
+	clean_primary();
+	before = leg_writes(set.metadata);
+	view_write(at(10), BYTES, 0, "a first write to a region");
+	ok_u64(leg_writes(set.metadata) - before, 1, "is one write of the metadata device");
+	view_write(at(10), 512, 0, "a second one");
+	ok_u64(leg_writes(set.metadata) - before, 1, "is none");
+	view_write(at(20), hot * BYTES, 0, "a first write to many regions");
+	ok_u64(leg_writes(set.metadata) - before, 2, "is one");
+	for (unsigned int i = 0; i < times * hot; i++)
+		need(!io_write(set.view_fd, at(20 + i % hot), 4096, view + at(20 + i % hot)),
+		     "a write");
+	ok_u64(leg_writes(set.metadata) - before, 2, "%u writes to them are none", times * hot);
+	ok_errno(io_read(set.view_fd, 0, SIZE, scratch), 0, "nor are reads");
+	ok_u64(leg_writes(set.metadata) - before, 2, "of course");
+
+	before = leg_writes(set.metadata);
+	for (unsigned int n = 0; n < times; n++) {
+		for (unsigned int i = 0; i < hot; i++)
+			need(!io_write(set.view_fd, at(20 + i), 4096, view + at(20 + i)), "a write");
+		checkpoint(100 + n);
+	}
+	ok_u64(leg_writes(set.metadata) - before, 2 * times,
+	       "with %u checkpoints in between: two a checkpoint", times);
+
+	before = leg_writes(set.metadata);
+	errno = dm_message(set.view, "dirty mark peer %llu 1", (unsigned long long)sec(21));
+	need(!errno, "a region is missed");
+	message("push dirty", 0);
+	need(wait_push(set.view, "done"), "the push is done");
+	for (unsigned int i = 0; i < hot; i++)
+		need(!io_write(set.view_fd, at(20 + i), 4096, view + at(20 + i)), "a write");
+	ok_u64(leg_writes(set.metadata) - before, 0, "a push of what is recorded is none");
+	memcpy(secondary, view, SIZE);
+	end();
+}
+
 /* One that is to be a secondary: what it has written that others lack is kept. */
 static void demotion(void)
 {
@@ -1346,6 +1404,7 @@ int main(void)
 	dirty_reload();
 	primary();
 	unrecorded();
+	cost();
 	demotion();
 	errors_stay();
 	first_write(LEG_WRITES);
