@@ -159,9 +159,15 @@ static struct repl_primary *push_primary(struct repl_push *push)
 	return container_of(push, struct repl_primary, push);
 }
 
-static u64 push_writes(struct repl_push *push)
+static u64 push_ios(struct repl_push *push)
 {
-	return primary_writes(push_primary(push));
+	struct repl_primary *p = push_primary(push);
+	u64 sum = primary_writes(p);
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu_ptr(p->count, cpu)->reads);
+	return sum;
 }
 
 static void push_read_error(struct repl_push *push, int err, sector_t sector)
@@ -177,7 +183,7 @@ static void push_ended(struct repl_push *push, bool done)
 }
 
 static const struct repl_push_ops primary_push_ops = {
-	.writes = push_writes,
+	.ios = push_ios,
 	.read_error = push_read_error,
 	.ended = push_ended,
 };
@@ -277,6 +283,8 @@ static int primary_map(struct dm_target *ti, struct bio *bio)
 	io->gated = false;
 	/* The peer is flushed at a checkpoint, or by mode sync. */
 	if (!op_is_write(bio_op(bio)) || (!p->sync && !bio_sectors(bio))) {
+		if (!op_is_write(bio_op(bio)))
+			this_cpu_inc(p->count->reads);
 		bio_set_dev(bio, p->local->bdev);
 		return DM_MAPIO_REMAPPED;
 	}
@@ -835,6 +843,9 @@ static int primary_load(struct repl_primary *p, struct repl_primary *old)
 		      why, r);
 		return r;
 	}
+	if (p->track && p->track->store->unrecorded)
+		DMWARN("%s: writes were not recorded: all regions are dirty",
+		       dm_table_device_name(p->ti->table));
 	if (old) {
 		p->identity = old->identity;
 		r = primary_take_over(p, old);
@@ -843,9 +854,6 @@ static int primary_load(struct repl_primary *p, struct repl_primary *old)
 		return r;
 	if (!old || !old->metadata || old->metadata->bdev != p->metadata->bdev) {
 		repl_bits_merge(&p->checkpoint, &p->track->dirty);
-	if (p->track && p->track->store->unrecorded)
-		DMWARN("%s: writes were not recorded: all regions are dirty",
-		       dm_table_device_name(p->ti->table));
 		repl_bits_merge(&p->window.missed, &p->track->dirty);
 	}
 	return repl_track_cover(p->track);

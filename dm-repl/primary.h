@@ -57,6 +57,7 @@ enum primary_cut {
 
 /* Written by one CPU, summed for status. */
 struct primary_count {
+	u64 reads;		/* begun; for push only */
 	u64 writes;
 	u64 forwarded;		/* mode sync; else the window counts */
 };

@@ -17,8 +17,9 @@
 #define PUSH_CHUNK_SECTORS	((sector_t)SZ_1M >> SECTOR_SHIFT)
 #define PUSH_CHUNK_PAGES	(SZ_1M >> PAGE_SHIFT)
 #define PUSH_PIECES		32
-/* Pieces at a time while the workload writes. */
+/* Pieces at a time while the workload reads or writes, and their size. */
 #define PUSH_POLITE		4
+#define PUSH_POLITE_SECTORS	((sector_t)SZ_256K >> SECTOR_SHIFT)
 /* It does so until it has not for so long. */
 #define PUSH_QUIET		(HZ / 10)
 
@@ -322,16 +323,16 @@ static struct repl_push *job_push(struct repl_job *job)
  */
 static unsigned int push_depth(struct repl_push *push)
 {
-	u64 writes = push->ops->writes(push);
+	u64 ios = push->ops->ios(push);
 
-	if (writes != push->writes) {
-		push->writes = writes;
-		push->wrote = jiffies;
+	if (ios != push->ios) {
+		push->ios = ios;
+		push->busy = jiffies;
 	}
 	if (repl_window_is_busy(push->window))
 		return 1;
-	return time_before(jiffies, push->wrote + PUSH_QUIET) ? PUSH_POLITE :
-								PUSH_PIECES;
+	return time_before(jiffies, push->busy + PUSH_QUIET) ? PUSH_POLITE :
+							       PUSH_PIECES;
 }
 
 /* Regions [begin, end) to sectors. */
@@ -395,8 +396,10 @@ static bool push_find(struct repl_push *push, struct push_piece *piece,
 static sector_t push_step(struct repl_job *job)
 {
 	struct repl_push *push = job_push(job);
-	u64 chunk = max_t(u64, PUSH_CHUNK_SECTORS >> push->region_shift, 1);
 	unsigned int depth = push_depth(push);
+	sector_t most = depth == PUSH_PIECES ? PUSH_CHUNK_SECTORS :
+					       PUSH_POLITE_SECTORS;
+	u64 chunk = max_t(u64, most >> push->region_shift, 1);
 	struct push_piece *piece;
 	sector_t nr;
 
@@ -479,6 +482,8 @@ int repl_push_start(struct repl_push *push, bool full, bool compare)
 		push->compare = compare;
 		push->no_zeroes = false;
 		push->sent = 0;
+		push->ios = push->ops->ios(push);
+		push->busy = jiffies - PUSH_QUIET;
 		atomic64_set(&push->pushed, 0);
 		repl_job_start(&push->job, &push_job);
 	}
@@ -593,7 +598,6 @@ int repl_push_init(struct repl_push *push)
 	unsigned int i;
 
 	mutex_init(&push->start_lock);
-	push->wrote = jiffies - PUSH_QUIET;
 	spin_lock_init(&push->lock);
 	INIT_LIST_HEAD(&push->ended);
 	INIT_LIST_HEAD(&push->free);

@@ -25,9 +25,10 @@
  * and whoever holds or cancels the job (killably): call that with no lock that
  * a detach needs. Its timeout is the window's.
  *
- * The workload comes first. While it writes, few pieces are in flight; while
- * the window is more than half full one, with a pause: then it is the workload's
- * own writes that the peer should get.
+ * The workload comes first. While it reads or writes, few pieces are in flight,
+ * and small ones: its own I/O waits behind them on both disks. While the window
+ * is more than half full one, with a pause: then it is the workload's own writes
+ * that the peer should get.
  *
  * All memory is allocated when the push is made: 4 MiB of pages, and the pieces
  * that share them.
@@ -48,12 +49,13 @@ struct push_piece;
 
 /**
  * struct repl_push_ops - what a push wants of its owner
- * @writes: writes of the workload so far, any count that grows; process context
+ * @ios: reads and writes of the workload so far, any count that grows; process
+ *	context
  * @read_error: local could not be read; process context
  * @ended: the job is done or has failed; process context
  */
 struct repl_push_ops {
-	u64 (*writes)(struct repl_push *push);
+	u64 (*ios)(struct repl_push *push);
 	void (*read_error)(struct repl_push *push, int err, sector_t sector);
 	void (*ended)(struct repl_push *push, bool done);
 };
@@ -73,8 +75,8 @@ struct repl_push {
 	atomic64_t pushed;		/* regions of this job, also those that were equal */
 	atomic64_t claimed;		/* regions */
 	u64 sent;			/* bytes of data, for status; work's */
-	u64 writes;			/* of the workload, when looked at last */
-	unsigned long wrote;		/* jiffies: when that had changed */
+	u64 ios;			/* of the workload, when looked at last */
+	unsigned long busy;		/* jiffies: when that had changed */
 	struct mutex start_lock;
 
 	struct workqueue_struct *wq;	/* may hang with the peer */
