@@ -291,6 +291,7 @@ void io_wait(struct io_batch *b)
 static bool brd_loaded;
 static char brd_path[32][16];
 static char loop_path[16][24];
+static int loop_file[16];
 static unsigned int nr_loops;
 static char nullb_name[16][32], nullb_path[16][48];
 static unsigned int nr_nullbs;
@@ -346,8 +347,19 @@ const char *loop_make(uint64_t bytes)
 	need(fd >= 0 && !ioctl(fd, LOOP_CONFIGURE, &config), "%s is set up",
 	     loop_path[nr_loops]);
 	close(fd);
-	close(file);
+	loop_file[nr_loops] = file;
 	return loop_path[nr_loops++];
+}
+
+uint64_t loop_used(const char *path)
+{
+	struct stat st;
+	unsigned int nr = 0;
+
+	while (nr < nr_loops && strcmp(loop_path[nr], path))
+		nr++;
+	need(nr < nr_loops && !fstat(loop_file[nr], &st), "%s has a file", path);
+	return st.st_blocks * 512ull;
 }
 
 static void put(const char *dir, const char *attribute, const char *fmt, ...)
@@ -394,6 +406,7 @@ void backing_remove_all(void)
 	while (nr_loops) {
 		int fd = open(loop_path[--nr_loops], O_RDWR | O_CLOEXEC);
 
+		close(loop_file[nr_loops]);
 		if (fd < 0 || ioctl(fd, LOOP_CLR_FD))
 			ok(false, "%s can be freed", loop_path[nr_loops]);
 		close(fd);

@@ -79,6 +79,7 @@ const char *brd(unsigned int nr);		/* of those that brd_load made */
 void brd_load(unsigned int nr, uint64_t bytes_each);
 /* A file without a name under a loop device: has a write cache, can discard. */
 const char *loop_make(uint64_t bytes);
+uint64_t loop_used(const char *path);	/* bytes that its file takes */
 /* null_blk with memory; @cache: has a volatile write cache that a flush empties. */
 const char *nullb_make(const char *name, uint64_t bytes, unsigned int block,
 		       bool cache, bool discard);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "repl.h"
@@ -418,6 +419,175 @@ static void by_hand(void)
 	unmake();
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000ull + ts.tv_nsec / 1000;
+}
+
+/*
+ * The bucket is empty at first, and a piece may start as long as it is not in debt: by
+ * the time t no more than rate * t and one piece. A machine that is slow is only later.
+ */
+static void pace(void)
+{
+	const uint64_t rate = 4 * MIB, piece = MIB;
+	uint64_t begin, t, before, done;
+	bool bounded = true;
+
+	section("pace");
+	make("1 async");
+	fill();
+	attach();
+	ok_errno(dm_message("push", "dirty mark peer 0 %u", 5 * MIB / SECTOR), 0, "5 MiB are missing");
+	ok_errno(dm_message("push", "job speed %llu", (unsigned long long)rate / KIB), 0, "4 MiB/s");
+	before = sent();
+	begin = now_us();
+	ok_errno(dm_message("push", "push dirty"), 0, "push dirty");
+	do {
+		done = (sent() - before) * SECTOR;
+		t = now_us() - begin;
+		bounded = bounded && done <= rate * t / 1000000 + piece;
+	} while (done < 5 * MIB);
+	ok(bounded, "no more than what the time allows has been sent, at any time");
+	ok(t >= (5 * MIB - piece) * 1000000 / rate, "5 MiB, the first of which is free, take a second");
+	wait_state("done");
+	ok_errno(dm_message("push", "job speed 0"), 0, "as fast as it can");
+	unmake();
+}
+
+/* Regions that are being copied: all are missing at first, and the peer is held. */
+static uint64_t in_flight(uint64_t at_least)
+{
+	uint64_t left;
+
+	ok_errno(dm_message("push", "push full"), 0, "push full");
+	do
+		left = missing();
+	while (left > REGIONS - at_least);
+	/* Whoever is starting pieces has come to an end then. */
+	ok_errno(dm_message("push", "job pause"), 0, "pause");
+	return REGIONS - missing();
+}
+
+static void end_held(void)
+{
+	leg_heal("push-peer");
+	ok_errno(dm_message("push", "job resume"), 0, "resume");
+	wait_state("done");
+}
+
+struct reader {
+	pthread_t thread;
+	atomic_bool stop;
+	atomic_uint reads;
+	int err;
+};
+
+static void *reading(void *arg)
+{
+	struct reader *r = arg;
+	uint8_t *buf = io_alloc(4096);
+
+	while (!r->stop && !r->err) {
+		r->err = io_read(fd, 0, 4096, buf);
+		r->reads++;
+	}
+	munmap(buf, 4096);
+	return NULL;
+}
+
+/* The workload needs the disk. */
+static void backs_off(void)
+{
+	struct reader r = { .err = 0 };
+	uint64_t nr;
+
+	section("the workload comes first");
+	make("2 async peer_timeout=600000");
+	fill();
+	attach();
+	ok_errno(put(0, 4096), 0, "a write, before the push");
+	settle();
+	leg_hold("push-peer");
+	nr = in_flight(4 * MIB / BYTES);
+	ok_u64(nr, 4 * MIB / BYTES, "with nobody else on the disk 4 MiB are copied at a time");
+	end_held();
+
+	need(!pthread_create(&r.thread, NULL, reading, &r), "a thread");
+	while (!r.reads)
+		;
+	/* It may have had no CPU for the 100 ms after which the disk counts as idle. */
+	for (unsigned int i = 0; i < 5; i++) {
+		leg_hold("push-peer");
+		nr = in_flight(MIB / BYTES);
+		end_held();
+		if (nr == MIB / BYTES)
+			break;
+	}
+	ok_u64(nr, MIB / BYTES, "while the workload reads, 1 MiB");
+	r.stop = true;
+	pthread_join(r.thread, NULL);
+	ok_errno(r.err, 0, "the reads");
+	same("afterwards");
+	unmake();
+}
+
+/* A peer that hangs has failed after peer_timeout; what it has is waited for killably. */
+static void *cancelling(void *arg)
+{
+	*(int *)arg = dm_message("push", "job cancel");
+	return NULL;
+}
+
+static void hangs(void)
+{
+	pthread_t thread;
+	int err = -1;
+
+	section("a peer that hangs during a push");
+	make("2 async peer_timeout=300");
+	fill();
+	attach();
+	leg_hold("push-peer");
+	ok_errno(dm_message("push", "push full"), 0, "push full");
+	need(wait_peer("push", "failed"), "the peer has failed");
+	ok_primary_latched("push", "peer-timeout", ETIMEDOUT, ANY_SECTOR);
+	ok_errno(put(5 * BYTES, 4096), 0, "the workload goes on");
+	ok_str(field(15), "running", "the job waits for what it has sent");
+	leg_heal("push-peer");
+	wait_state("failed");
+	ok(missing() > 0, "what was not copied is missing");
+	reattach();
+	ok_errno(dm_message("push", "push dirty"), 0, "push dirty");
+	wait_state("done");
+	settle();
+	same("after the peer is well again");
+
+	section("a push to a peer that hangs is cancelled");
+	leg_hold("push-peer");
+	ok_errno(dm_message("push", "push full"), 0, "push full");
+	need(!pthread_create(&thread, NULL, cancelling, &err), "a thread");
+	wait_state("cancelled");
+	ok_errno(put(6 * BYTES, 4096), 0, "the workload goes on");
+	need(wait_peer("push", "failed"), "the peer has failed");
+	ok_errno(put(7 * BYTES, 4096), 0, "still");
+	ok_errno(dm_message("push", "push dirty"), EBUSY, "another push, with copies in flight");
+	ok(err == -1, "who cancels waits for them");
+	leg_heal("push-peer");
+	pthread_join(thread, NULL);
+	ok_errno(err, 0, "job cancel");
+	ok_str(field(15), "cancelled", "the job is cancelled");
+	reattach();
+	ok_errno(dm_message("push", "push dirty"), 0, "push dirty");
+	wait_state("done");
+	settle();
+	same("after the peer is well again");
+	unmake();
+}
+
 static void errors(void)
 {
 	section("errors");
@@ -459,8 +629,11 @@ static void zeroes(void)
 	memset(content + SIZE / 4, 0, SIZE / 2);
 	need(!io_write(local_fd, 0, SIZE, content), "zeroes on local");
 	attach();
+	ok_u64(loop_used(peer_disk), SIZE, "the peer's disk takes all of its space");
 	ok_errno(dm_message("push", "push full"), 0, "push full");
 	wait_state("done");
+	/* Zeroes that are data take space. */
+	ok_u64(loop_used(peer_disk), SIZE / 2, "what was zeroed takes none");
 	same("with zeroes in the middle");
 	unmake();
 }
@@ -604,6 +777,9 @@ int main(void)
 	during_cut();
 	outage();
 	by_hand();
+	pace();
+	backs_off();
+	hangs();
 	errors();
 	compare();
 	congestion();
