@@ -939,7 +939,7 @@ static void cut_while_suspending(void)
 {
 	struct helper drain;
 	pthread_t thread;
-	int err;
+	int err = -1;
 
 	section("a cut while the device is being suspended");
 	make("2 async peer_timeout=600000");
@@ -952,10 +952,14 @@ static void cut_while_suspending(void)
 	ok_errno(dm_message(NAME, "release 1"), 0, "release");
 	ok_errno(dm_message(NAME, "cut 2 hold"), EBUSY, "no cut now");
 	ok_errno(dm_message(NAME, "cut 2"), EBUSY, "nor one that holds nothing");
+	put_regions(10, 5);
+	ok(err == -1, "the workload writes while the suspend waits for the peer");
+	ok_content(local_fd, 0, SIZE, content, "that is on local");
 	leg_heal(PEER);
 	pthread_join(thread, NULL);
 	ok_errno(err, 0, "suspend");
 	ok_errno(dm_resume(NAME), 0, "resume");
+	wait_caught_up();
 	settle();
 	same("afterwards");
 	unmake();
@@ -1059,23 +1063,35 @@ static pid_t hog(unsigned long but_kib)
 	return pid;
 }
 
+/* Regions on the metadata device. */
+static uint64_t identity_dirty(void)
+{
+	unsigned long long dirty;
+
+	need(!dm_message(NAME, "identity") &&
+	     sscanf(dm_answer, "%*s %*s %*s %*s %*s %llu", &dirty) == 1, "identity");
+	return dirty;
+}
+
 /*
  * Pages can only be had by writing others, through a primary whose peer does not answer.
  */
-static void pressure(void)
+static void pressure(bool metadata)
 {
 	const unsigned int mib = 128;
 	uint64_t sectors = (uint64_t)mib * MIB / SECTOR;
 	int i, err = 0, status_of_it;
 	pid_t pid;
 
-	section("memory pressure, and a peer that hangs");
+	section("memory pressure, and a peer that hangs%s", metadata ? ", with metadata" : "");
 	need(!dm_make("async-zero", sectors, "zero", " "), "a disk that keeps nothing");
 	need(!dm_make("async-far", sectors, "zero", " "), "another one");
+	need(!metadata || !dm_make("async-meta", sectors, "zero", " "), "a third one");
 	leg_make(PEER, dm_path("async-far"), sectors);
 	/* It is not to fail in the time that this takes. */
-	errno = dm_make(NAME, sectors, "repl-primary", "%s %s - %u 2 async peer_timeout=%u",
-			dm_path("async-zero"), dm_path(PEER), REGION,
+	errno = dm_make(NAME, sectors, "repl-primary", "%s %s %s %u 2 async peer_timeout=%u",
+			dm_path("async-zero"), dm_path(PEER),
+			metadata ? dm_path("async-meta") : "-", REGION,
 			patience_of(120) * 1000);
 	need(!errno, "a primary");
 	leg_hold(PEER);
@@ -1095,6 +1111,9 @@ static void pressure(void)
 	ok_u64(st.forwarded, 0, "it has got nothing");
 	ok(st.window_used <= st.window_size, "what waits for it is bounded");
 	ok(st.dirty > 0, "what has no room there is dirty");
+	ok_primary_latched(NAME, "-", 0, 0);
+	if (metadata)
+		ok_u64(identity_dirty(), sectors / REGION, "and recorded");
 	kill(pid, SIGKILL);
 	waitpid(pid, &status_of_it, 0);
 	leg_heal(PEER);
@@ -1102,6 +1121,7 @@ static void pressure(void)
 	ok_errno(dm_remove(NAME), 0, "the primary can be removed");
 	need(!dm_remove(PEER) && !dm_remove("async-zero") && !dm_remove("async-far"),
 	     "all is removed");
+	need(!metadata || !dm_remove("async-meta"), "the metadata too");
 }
 
 int main(void)
@@ -1140,7 +1160,8 @@ int main(void)
 	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
-	pressure();
+	pressure(false);
+	pressure(true);
 	cut_flushes();		/* (the RAM disks have no cache to flush) */
 	return tap_end();
 }
