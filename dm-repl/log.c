@@ -915,10 +915,15 @@ int repl_log_distrust(struct repl_log *log)
 
 	spin_lock_irqsave(&log->lock, flags);
 	log->distrust = true;
-	while (log->compacting) {
+	/* One that a stop has cut off does not end. */
+	while (log->compacting && !READ_ONCE(log->stopping)) {
 		spin_unlock_irqrestore(&log->lock, flags);
 		flush_work(&log->compact_work);
 		spin_lock_irqsave(&log->lock, flags);
+	}
+	if (READ_ONCE(log->stopping)) {
+		spin_unlock_irqrestore(&log->lock, flags);
+		return -ESHUTDOWN;
 	}
 	if (log->meta.unrecorded && !log->super_pending) {
 		spin_unlock_irqrestore(&log->lock, flags);
