@@ -569,6 +569,8 @@ static void hangs(void)
 	section("a push to a peer that hangs is cancelled");
 	leg_hold("push-peer");
 	ok_errno(dm_message("push", "push full"), 0, "push full");
+	while (missing() == REGIONS)	/* what has not begun would not be waited for */
+		;
 	need(!pthread_create(&thread, NULL, cancelling, &err), "a thread");
 	wait_state("cancelled");
 	ok_errno(put(6 * BYTES, 4096), 0, "the workload goes on");
