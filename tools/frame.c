@@ -31,6 +31,7 @@ static const char *const names[FRAME_NR_TYPES] = {
 	[FRAME_DIRTY] = "DIRTY",
 	[FRAME_DIRTY_END] = "DIRTY_END",
 	[FRAME_SWITCH] = "SWITCH",
+	[FRAME_ANEW] = "ANEW",
 };
 
 const char *frame_name(unsigned int type)

@@ -68,6 +68,7 @@ enum repl_frame_type {
 	FRAME_DIRTY,		/* struct repl_range each; id: the volume */
 	FRAME_DIRTY_END,	/* that was all; id: the volume */
 	FRAME_SWITCH,		/* take over */
+	FRAME_ANEW,		/* let nothing of before write; id: the volumes, a bit each */
 	FRAME_NR_TYPES,		/* one more than the last */
 };
 

@@ -724,8 +724,11 @@ static int may_sync(struct command *c)
 static int begin_sync(struct command *c, const struct repl_resync *how)
 {
 	struct repl_error why;
-	int r = resource_import(&c->resource, &why);
+	int r;
 
+	if (ask(c, "anew", NULL, NULL))
+		return -1;
+	r = resource_import(&c->resource, &why);
 	if (may_sync(c))
 		return -1;
 	if (!resource_resync(&c->resource, how, c->error))

@@ -504,6 +504,25 @@ int resource_import(const struct repl_resource *resource, struct repl_error *err
 	return each(resource, true, volume_import, NULL, error);
 }
 
+static int one_lost_leg(const struct repl_resource *resource, unsigned int i,
+			const char *name, void *arg, struct repl_error *error)
+{
+	struct repl_status status;
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (status.primary.peer != REPL_PEER_ATTACHED && !dataleg_external(resource, i))
+		*(uint64_t *)arg |= (uint64_t)1 << i;
+	return 0;
+}
+
+int resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
+		       struct repl_error *error)
+{
+	*volumes = 0;
+	return each(resource, true, one_lost_leg, volumes, error);
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
@@ -1049,6 +1068,21 @@ static int one_export(const struct repl_resource *resource, unsigned int i,
 	    status_over(name, &status, &over, error))
 		return -1;
 	return over ? 0 : dataleg_export(resource, i, error);
+}
+
+static int one_anew(const struct repl_resource *resource, unsigned int i,
+		    const char *name, void *arg, struct repl_error *error)
+{
+	if (!(*(uint64_t *)arg >> i & 1) || dataleg_external(resource, i))
+		return 0;
+	return dataleg_unexport(resource, i, true, error) ||
+	       one_export(resource, i, name, NULL, error) ? -1 : 0;
+}
+
+int resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
+			 struct repl_error *error)
+{
+	return each(resource, true, one_anew, &volumes, error);
 }
 
 /**

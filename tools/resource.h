@@ -179,6 +179,31 @@ int resource_resync(const struct repl_resource *resource, const struct repl_resy
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
 
 /**
+ * resource_lost_legs() - which data legs are to be connected before they are attached
+ * @resource: resource; this side is primary
+ * @volumes: a bit for each, those of others' (dataleg_external()) left out
+ * @error: filled in on -1
+ *
+ * Does not block. Return: 0 or -1.
+ */
+int resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
+		       struct repl_error *error);
+
+/**
+ * resource_export_anew() - end what serves the peer, and begin with another server
+ * @resource: resource; this side is secondary
+ * @volumes: a bit for each
+ * @error: filled in on -1
+ *
+ * When it has returned, nothing that was sent before can be written any more, wherever it
+ * was on its way. Waits for the end of the old servers.
+ *
+ * Return: 0 or -1.
+ */
+int resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
+			 struct repl_error *error);
+
+/**
  * resource_prepare() - checkpoint_prepare on all volumes
  * @resource: resource
  * @id: checkpoint

@@ -6,6 +6,7 @@
 
 #include "session-i.h"
 
+#define ANEW_MS 2000		/* so long nobody else connects the legs meanwhile */
 #define SYNC_MS 10000		/* who was demoted, or let go of, connects in this time */
 
 /*
@@ -346,6 +347,27 @@ void ask_tick(struct session *s)
 		 s->why_lost[0] ? s->why_lost : "it is not connected");
 	answer(s, WAIT_SYNC, now_ms(), REPL_EXIT_PEER, text, NULL);
 	answer(s, WAIT_SYNC_FULL, now_ms(), REPL_EXIT_PEER, text, NULL);
+	answer(s, WAIT_ANEW, now_ms(), REPL_EXIT_PEER,
+	       "the peer does not say that its servers of before have ended", NULL);
+}
+
+/* Who is about to connect the data legs: nothing of before may be on its way to the peer. */
+static void ask_anew(struct session *s, struct repl_client *client)
+{
+	struct repl_error error;
+
+	if (s->pair.role != PAIR_PRIMARY || !s->pair.connected) {
+		control_end(client, REPL_EXIT_PEER, "the peer is not connected");
+		return;
+	}
+	/* The daemon's own resync does not come between. */
+	s->resync_began = now_ms();
+	if (s->resync_wait < ANEW_MS)
+		s->resync_wait = ANEW_MS;
+	if (!op_ask_anew(s, &error))
+		control_end(client, REPL_EXIT_OK, NULL);
+	else if (wait_for(s, client, WAIT_ANEW))
+		s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS;
 }
 
 /* A full resync has ended: what the peer had lost it has again. */
@@ -379,6 +401,8 @@ void session_request(struct session *s, struct repl_client *client, const char *
 		ask_switch(s, client);
 	else if (!strcmp(verb, "sync") || !strcmp(verb, "sync-full"))
 		ask_sync(s, client, !strcmp(verb, "sync-full"));
+	else if (!strcmp(verb, "anew"))
+		ask_anew(s, client);
 	else if (!strcmp(verb, "synced"))
 		ask_synced(s, client);
 	else

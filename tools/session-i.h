@@ -29,10 +29,10 @@ struct waiter {
 	struct repl_client *client;
 	enum {
 		WAIT_CHECKPOINT, WAIT_FAILOVER, WAIT_EVENTS, WAIT_SWITCH, WAIT_SYNC,
-		WAIT_SYNC_FULL,
+		WAIT_SYNC_FULL, WAIT_ANEW,
 	} what;
 	uint64_t from;			/* WAIT_CHECKPOINT: not one that began before */
-					/* WAIT_SYNC...: ms: not longer */
+					/* WAIT_SYNC..., WAIT_ANEW: ms: not longer */
 	uint64_t pong;			/* WAIT_SYNC...: not before that one */
 };
 
@@ -104,6 +104,10 @@ struct session {
 	/* session-op.c */
 	struct repl_worker *worker;
 	bool resyncing;			/* the worker does that, or op_export() */
+	uint64_t anew;			/* secondary: the primary wants that; volumes */
+	uint64_t anew_now;		/* what the worker does of it */
+	uint64_t anew_asked;		/* primary: the secondary was asked; volumes */
+	bool anew_resync;		/* and a resync waits for it */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	uint64_t resync_on;		/* connection on which the import for it began */
 	bool not_imported;		/* that one has failed, at least for one volume */
@@ -151,6 +155,9 @@ void session_hook_env(struct session *s, char resource[80], char id[48], char *e
 /* session-op.c */
 struct repl_worker *op_worker(struct session *s);
 void op_export(struct session *s);
+void op_anew(struct session *s);
+bool op_ask_anew(struct session *s, struct repl_error *error);
+void op_fresh(struct session *s);
 void op_resync(struct session *s);
 void op_pong(struct session *s);
 void op_unexport(struct session *s);

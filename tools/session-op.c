@@ -13,6 +13,7 @@ enum {
 	OP_IMPORT,
 	OP_RESYNC,
 	OP_EXPORT,
+	OP_ANEW,
 	OP_CUT,					/* while a hook holds the workload */
 	OP_UNEXPORT,				/* after a failover */
 	OP_PROMOTE,				/* what has failed over and is merged */
@@ -75,6 +76,8 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 		return resource_release(resource, id, true, error);
 	case OP_EXPORT:
 		return resource_export(resource, error);
+	case OP_ANEW:
+		return resource_export_anew(resource, id, error);
 	case OP_PROMOTE:
 		promoted = *resource;
 		return role_promote(&promoted, false, error);
@@ -351,6 +354,46 @@ void op_export(struct session *s)
 	s->resyncing = !worker_call(s->worker, OP_EXPORT, 0, export_ended, s, &error);
 }
 
+static void anew_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	/* It may have been asked for once more: by a connection that was made anew. */
+	if (good && !s->anew && s->conn && s->open)
+		send_frame(s, FRAME_ANEW, s->anew_now, NULL, 0);
+	else if (!good)
+		s->anew |= s->anew_now;
+	if (!good && strcmp(s->why_behind, error->text))
+		say(s, 4, "%s", error->text);
+	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	if (s->leaving)
+		session_leave(s);
+	else if (good)
+		op_anew(s);
+}
+
+/**
+ * op_anew() - the secondary's: the primary is about to connect a data leg again
+ * @s: session
+ *
+ * What it sent by the old connection may still be on its way, in the network, a socket or a
+ * server, and would be written over what it sends from now on. Tried again by the clock.
+ */
+void op_anew(struct session *s)
+{
+	struct pair *pair = &s->pair;
+	struct repl_error error;
+
+	if (!s->anew || s->resyncing || s->leaving || pair->role != PAIR_SECONDARY ||
+	    pair->over || pair->fail_over || pair->phase != PAIR_IDLE || pair->busy)
+		return;
+	s->anew_now = s->anew;
+	s->resyncing = !worker_call(s->worker, OP_ANEW, s->anew_now, anew_ended, s, &error);
+	if (s->resyncing)
+		s->anew = 0;
+}
+
 static void unexport_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct session *s = context;
@@ -506,6 +549,35 @@ static void import_ended(bool good, const struct repl_error *error, void *contex
 }
 
 /**
+ * op_ask_anew() - let nothing of before write on the peer
+ * @s: session; primary, connected
+ * @error: not filled in
+ *
+ * Return: true: op_fresh() is called when that is so; false: there is no need.
+ */
+bool op_ask_anew(struct session *s, struct repl_error *error)
+{
+	uint64_t volumes;
+
+	if (s->anew_asked)
+		return true;
+	if (resource_lost_legs(&s->resource, &volumes, error) || !volumes)
+		return false;
+	s->anew_asked = volumes;
+	send_frame(s, FRAME_ANEW, volumes, NULL, 0);
+	return true;
+}
+
+static void op_import(struct session *s)
+{
+	struct repl_error error;
+
+	s->resync_pong = 0;
+	s->resync_on = s->connection;
+	s->resyncing = !worker_call(s->worker, OP_IMPORT, 0, import_ended, s, &error);
+}
+
+/**
  * op_resync() - the peer is back, and has missed writes: send them
  * @s: session
  *
@@ -520,9 +592,23 @@ void op_resync(struct session *s)
 		return;
 	if (now_ms() - s->resync_began < s->resync_wait)
 		return;
-	s->resync_pong = 0;
-	s->resync_on = s->connection;
-	s->resyncing = !worker_call(s->worker, OP_IMPORT, 0, import_ended, s, &error);
+	if (op_ask_anew(s, &error)) {
+		s->anew_resync = true;
+		return;
+	}
+	op_import(s);
+}
+
+/**
+ * op_fresh() - nothing of before can be written on the peer any more
+ * @s: session
+ */
+void op_fresh(struct session *s)
+{
+	s->anew_asked = 0;
+	if (s->anew_resync && may_resync(s))
+		op_import(s);
+	s->anew_resync = false;
 }
 
 /**

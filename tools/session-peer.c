@@ -150,6 +150,9 @@ static void peer_opened(struct repl_conn *conn, void *context)
 	s->pings = 0;
 	s->pongs = 0;
 	s->resync_pong = 0;
+	s->anew = 0;
+	s->anew_asked = 0;
+	s->anew_resync = false;
 	session_feed_type(s, PAIR_OPENED);
 }
 
@@ -298,6 +301,23 @@ static void peer_failed(struct session *s, const struct repl_frame *frame,
 	session_feed(s, event);
 }
 
+static void peer_anew(struct session *s, const struct repl_frame *frame)
+{
+	unsigned int volumes = s->config->volumes;
+
+	if (!frame->id || (volumes < 64 && frame->id >> volumes)) {
+		conn_close(s->conn, "the peer sent an ANEW of no volume");
+	} else if (s->pair.role == PAIR_SECONDARY) {
+		s->anew |= frame->id;
+		op_anew(s);
+	} else if (frame->id != s->anew_asked) {
+		conn_close(s->conn, "the peer sent an ANEW that nobody waits for");
+	} else {
+		op_fresh(s);
+		answer(s, WAIT_ANEW, UINT64_MAX, REPL_EXIT_OK, NULL, NULL);
+	}
+}
+
 static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, void *context)
 {
 	struct pair_event event = { .type = PAIR_FRAME, .id = frame->id, .good = true };
@@ -356,6 +376,9 @@ static void peer_frame(struct repl_conn *conn, const struct repl_frame *frame, v
 		say(s, 5, "the primary lets go: taking over");
 		s->switching = true;
 		session_feed_type(s, PAIR_ASK_FAILOVER);
+		return;
+	case FRAME_ANEW:
+		peer_anew(s, frame);
 		return;
 	case FRAME_STATE_DATA:
 		if (s->pair.phase == PAIR_COLLECTING && frame->id == s->pair.id)

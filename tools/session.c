@@ -275,6 +275,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	if (now - s->resynced >= RESYNC_MS) {
 		s->resynced = now;
 		op_resync(s);
+		op_anew(s);
 		op_export(s);
 		op_promote(s);
 		op_unexport(s);

@@ -75,6 +75,7 @@ static void types(void **state)
 	assert_int_equal(FRAME_WANT, 17);
 	assert_int_equal(FRAME_DIRTY_END, 21);
 	assert_int_equal(FRAME_SWITCH, 22);
+	assert_int_equal(FRAME_ANEW, 23);
 	for (type = 1; type < FRAME_NR_TYPES; type++) {
 		assert_string_not_equal(frame_name(type), "?");
 		assert_int_equal(frame_max(type), type == FRAME_STATE_DATA ? 65536 : 4096);

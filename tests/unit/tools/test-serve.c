@@ -53,8 +53,10 @@ static struct fake {
 	bool up, held, attached, over, stuck, stuck_import, stuck_commit, stuck_release;
 	uint64_t checkpoint, prepared, holds;
 	uint64_t cut, released, aborted;	/* ids */
-	unsigned int imports, resyncs, unexports, adopted, promotions;
+	unsigned int anews, imports, resyncs, unexports, adopted, promotions;
 	bool lost;			/* the primary's leg */
+	bool ending;			/* the servers of old */
+	bool never;			/* nobody knows what the peer lacks */
 	bool kept;			/* said of the peer, with the last resync */
 	bool primary, bad_prepare;
 	bool blank;
@@ -99,6 +101,10 @@ int __wrap_resource_abort(const struct repl_resource *resource, struct repl_erro
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_import(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
+			      struct repl_error *error);
+int __wrap_resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
+				struct repl_error *error);
 int __wrap_resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 			   struct repl_error *error);
 
@@ -181,6 +187,7 @@ int __wrap_resource_kernel(const struct repl_resource *resource, struct pair_ker
 	kernel->attached = fake->attached;
 	kernel->coming = fake->attached || fake->coming;
 	kernel->lost = fake->lost && !fake->attached;
+	kernel->never = fake->never;
 	kernel->held = fake->held;
 	return 0;
 }
@@ -242,6 +249,24 @@ int __wrap_resource_flush(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_detach(const struct repl_resource *resource, struct repl_error *error)
 {
 	fake_of(resource)->attached = false;
+	return 0;
+}
+
+int __wrap_resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
+			      struct repl_error *error)
+{
+	*volumes = fake_of(resource)->attached ? 0 : fake_of(resource)->lost;
+	return 0;
+}
+
+int __wrap_resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
+				struct repl_error *error)
+{
+	fake_of(resource)->ending = true;
+	while (fake_of(resource)->stuck)
+		usleep(10000);
+	fake_of(resource)->ending = false;
+	fake_of(resource)->anews++;
 	return 0;
 }
 
@@ -693,6 +718,47 @@ static void rebooted(void **state)
 	assert_false(fakes[ALPHA][0].kept);
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(times_in_log(ALPHA, "has been rebooted"), 2);
+}
+
+/* Nothing is connected, by whomever, before what was sent of old cannot be written any more. */
+static void old_writes(void **state)
+{
+	pid_t asks;
+	int status;
+
+	configure_both(0, ALPHA, "");
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	for (unsigned int by_hand = 0; by_hand < 2; by_hand++) {
+		unsigned int imports = fakes[ALPHA][0].imports;
+
+		fakes[BETA][0].anews = 0;
+		fakes[BETA][0].stuck = true;
+		if (by_hand)
+			fakes[ALPHA][0].never = true;
+		fakes[ALPHA][0].attached = false;
+		fakes[ALPHA][0].lost = true;
+		fflush(NULL);
+		asks = fork();
+		if (!asks)
+			_exit(by_hand ? ask(ALPHA, "anew", "r0", NULL) :
+			      ask(ALPHA, "synced", "r0", NULL));	/* it looks */
+		run_until(fakes[BETA][0].ending);
+		assert_int_equal(fakes[ALPHA][0].imports, imports);
+		assert_int_equal(waitpid(asks, &status, by_hand ? WNOHANG : 0), by_hand ? 0 : asks);
+		fakes[BETA][0].stuck = false;
+		if (by_hand) {
+			assert_int_equal(waitpid(asks, &status, 0), asks);
+			assert_int_equal(status, 0);
+			fakes[ALPHA][0].never = false;
+			assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
+		}
+		run_until(fakes[ALPHA][0].imports > imports);
+		run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+		assert_true(fakes[BETA][0].anews);
+		checkpoint(ALPHA, "r0");
+	}
 }
 
 /* A leg that is lost: has the peer what it took? Nobody knows of one that is heard of first. */
@@ -1856,7 +1922,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
