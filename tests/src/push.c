@@ -252,8 +252,11 @@ static void first_sync(void)
 	ok_errno(dm_message("push", "push full"), ENOTCONN, "without a peer there is no push");
 	attach();
 	start_writing(&w, 1);
+	/* It is not to be over before the next message comes. */
+	ok_errno(dm_message("push", "job speed 256"), 0, "slowly");
 	ok_errno(dm_message("push", "push full"), 0, "push full, while the workload writes");
 	ok_errno(dm_message("push", "push dirty"), EBUSY, "one at a time");
+	ok_errno(dm_message("push", "job speed 0"), 0, "as fast as it can");
 	wait_state("done");
 	stop_writing(&w);
 	/* What was in flight when its region was copied goes once more. */
