@@ -468,17 +468,6 @@ static int set_speed(const char *name, uint64_t rate, struct repl_error *error)
 	return dm_message(name, message, NULL, 0, error);
 }
 
-/* What the peer may lack beside what it has not taken: all since its last checkpoint. */
-static int mark_unsure(const struct repl_resource *resource, unsigned int i, const char *name,
-		       const struct repl_status *status, const struct repl_resync *how,
-		       struct repl_error *error)
-{
-	if (how->kept && status->primary.peer != REPL_PEER_NONE &&
-	    !(status->latched.classes & 1u << REPL_PEER_FLUSH) && !dataleg_external(resource, i))
-		return 0;
-	return dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
-}
-
 static bool push_under_way(const struct repl_status *status)
 {
 	return status->job.type == REPL_JOB_PUSH && (status->job.state == REPL_JOB_RUNNING ||
@@ -539,7 +528,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 					     "%s: a resync is under way", name) :
 		       (how->rate >= 0 && set_speed(name, how->rate, error)) ||
 		       mark_missing(resource, i, name, error) ||
-		       mark_unsure(resource, i, name, &status, how, error) ? -1 : 0;
+		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error) ? -1 : 0;
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
@@ -557,7 +546,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			return -1;
 	}
 	if (!how->full && (mark_missing(resource, i, name, error) ||
-			   mark_unsure(resource, i, name, &status, how, error)))
+			   dm_message(name, "dirty merge checkpoint peer", NULL, 0, error)))
 		return -1;
 	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
 		      error))

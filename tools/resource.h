@@ -145,7 +145,6 @@ int resource_flush(const struct repl_resource *resource, uint64_t id,
 struct repl_resync {
 	bool full;			/* all of the disks, not only what the peer may have missed */
 	bool compare;			/* read both sides, and send what differs */
-	bool kept;			/* the peer's host has been up since its last checkpoint */
 	int64_t rate;			/* bytes a second, of each volume; 0: unlimited;
 					   RESYNC_RATE_CONFIG: resync_rate */
 };
@@ -169,8 +168,7 @@ int resource_import(const struct repl_resource *resource, struct repl_error *err
  *
  * A leg that has failed is attached again, if resource_import() has connected it. What was written since the last checkpoint
  * that the peer acknowledged is sent too: a peer that has lost its power has that
- * checkpoint, and perhaps nothing more. Not if it has kept what it took (@how->kept): but
- * for a leg that is another's to serve, who knows how, and after a flush that failed.
+ * checkpoint, and perhaps nothing more.
  *
  * Return: 0: under way on all volumes, or -1.
  */

@@ -60,7 +60,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
-	const struct repl_resync by_itself = { .kept = id, .rate = RESYNC_RATE_CONFIG };
+	const struct repl_resync by_itself = { .rate = RESYNC_RATE_CONFIG };
 	struct repl_resource promoted;
 
 	switch (what) {
@@ -504,15 +504,6 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 		session_look_now(s);
 }
 
-/* What the peer's host took it has: it has been up ever since. */
-static bool peer_kept(const struct session *s)
-{
-	unsigned char boot[FRAME_BOOT_SIZE];
-
-	return !s->pair.rebooted && !journal_peer_boot(&s->resource, boot) &&
-	       !memcmp(boot, s->peer_boot, sizeof(boot));
-}
-
 static bool may_resync(const struct session *s)
 {
 	const struct pair *pair = &s->pair;
@@ -625,6 +616,5 @@ void op_pong(struct session *s)
 	if (!may_resync(s))
 		return;
 	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);
-	s->resyncing = !worker_call(s->worker, OP_RESYNC, peer_kept(s), resync_ended, s,
-				    &error);
+	s->resyncing = !worker_call(s->worker, OP_RESYNC, 0, resync_ended, s, &error);
 }

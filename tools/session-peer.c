@@ -199,19 +199,15 @@ static void peer_refuse(struct session *s, const char *why)
 
 /*
  * Has the peer's host been rebooted since the kernel here knew all that it lacks? The
- * first that is ever heard of counts for that one: up and resync have seen to it. (If the
- * leg was lost before that, it is not known yet what it counts for: op_resync().)
+ * first that is ever heard of counts for that one: up and resync have seen to it.
  */
 static bool peer_rebooted(struct session *s)
 {
 	unsigned char boot[FRAME_BOOT_SIZE];
-	struct pair_kernel kernel;
 	struct repl_error error;
 
 	if (!journal_peer_boot(&s->resource, boot))
 		return memcmp(boot, s->peer_boot, sizeof(boot));
-	if (resource_kernel(&s->resource, &kernel, &error) || kernel.lost)
-		return false;
 	if (journal_write_peer_boot(&s->resource, s->peer_boot, &error))
 		say(s, 3, "%s", error.text);
 	return false;

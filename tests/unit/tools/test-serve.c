@@ -57,7 +57,6 @@ static struct fake {
 	bool lost;			/* the primary's leg */
 	bool ending;			/* the servers of old */
 	bool never;			/* nobody knows what the peer lacks */
-	bool kept;			/* said of the peer, with the last resync */
 	bool primary, bad_prepare;
 	bool blank;
 	struct repl_side side;
@@ -292,7 +291,6 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 	snprintf(fake_of(resource)->missing, 256, "%u, the last: %.60s", nr, nr ? line : "-");
 	if (f)
 		fclose(f);
-	fake_of(resource)->kept = how->kept;
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->attached = true;
 	return 0;
@@ -715,7 +713,6 @@ static void rebooted(void **state)
 	start_both();
 	run_until(fakes[ALPHA][0].resyncs == 2);
 	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
-	assert_false(fakes[ALPHA][0].kept);
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(times_in_log(ALPHA, "has been rebooted"), 2);
 }
@@ -758,30 +755,6 @@ static void old_writes(void **state)
 		run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
 		assert_true(fakes[BETA][0].anews);
 		checkpoint(ALPHA, "r0");
-	}
-}
-
-/* A leg that is lost: has the peer what it took? Nobody knows of one that is heard of first. */
-static void kept(void **state)
-{
-	configure_both(0, ALPHA, "");
-	start_both();
-	connected("r0");
-	checkpoint(ALPHA, "r0");
-	for (unsigned int known = 2; known--;) {
-		kill(daemons[ALPHA], SIGKILL);
-		ended(ALPHA);
-		if (!known)
-			unlink(path_of(ALPHA, "run/r0/peer-boot"));
-		fakes[ALPHA][0].attached = false;
-		fakes[ALPHA][0].lost = true;
-		fakes[ALPHA][0].resyncs = 0;
-		start(ALPHA, NULL, 0);
-		run_until(fakes[ALPHA][0].resyncs == 1);
-		assert_int_equal(fakes[ALPHA][0].kept, known);
-		run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
-		checkpoint(ALPHA, "r0");
-		assert_int_equal(access(path_of(ALPHA, "run/r0/peer-boot"), F_OK), 0);
 	}
 }
 
@@ -1922,7 +1895,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(kept), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
