@@ -18,6 +18,8 @@
 #define WINDOW_GATHERED	((u32)(SZ_128K >> PAGE_SHIFT))
 /* Pages that go with the next write: for less time than that one takes. */
 #define WINDOW_FEW	WINDOW_GATHER
+/* With the tick so many at a time: what it has taken nobody else can send. */
+#define WINDOW_SOON	8U
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
@@ -962,21 +964,15 @@ static bool window_send(struct repl_window *w, struct repl_entry **batch,
 	return nr;
 }
 
-static void window_send_all(struct repl_window *w, struct repl_entry **batch)
-{
-	struct blk_plug plug;
-
-	blk_start_plug(&plug);
-	while (window_send(w, batch, U32_MAX))
-		;
-	blk_finish_plug(&plug);
-}
-
 static void window_send_work(struct work_struct *work)
 {
 	struct repl_window *w = container_of(work, struct repl_window, send_work);
+	struct blk_plug plug;
 
-	window_send_all(w, w->batch);
+	blk_start_plug(&plug);
+	while (window_send(w, w->batch, U32_MAX))
+		;
+	blk_finish_plug(&plug);
 	window_send_flush(w);
 }
 
@@ -985,7 +981,8 @@ static void window_send_soon(struct kthread_work *work)
 	struct repl_window *w = container_of(work, struct repl_window,
 					     send_soon.work);
 
-	window_send_all(w, w->batch + WINDOW_BATCH);
+	while (window_send(w, w->batch + WINDOW_BATCH, WINDOW_SOON))
+		;
 }
 
 static void window_send_few(struct kthread_work *work)
