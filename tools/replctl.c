@@ -724,11 +724,13 @@ static int may_sync(struct command *c)
 static int begin_sync(struct command *c, const struct repl_resync *how)
 {
 	struct repl_error why;
+	uint64_t volumes;
 	int r;
 
-	if (ask(c, "anew", NULL, NULL))
+	if (resource_lost_legs(&c->resource, &volumes, c->error) ||
+	    ask(c, "anew", NULL, NULL))
 		return -1;
-	r = resource_import(&c->resource, &why);
+	r = resource_import(&c->resource, volumes, &why);
 	if (may_sync(c))
 		return -1;
 	if (!resource_resync(&c->resource, how, c->error))

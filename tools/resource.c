@@ -470,8 +470,8 @@ static int set_speed(const char *name, uint64_t rate, struct repl_error *error)
 
 static bool push_under_way(const struct repl_status *status)
 {
-	return status->job.type == REPL_JOB_PUSH && (status->job.state == REPL_JOB_RUNNING ||
-						     status->job.state == REPL_JOB_PAUSED);
+	return status->primary.peer == REPL_PEER_ATTACHED && status->job.type == REPL_JOB_PUSH &&
+	       (status->job.state == REPL_JOB_RUNNING || status->job.state == REPL_JOB_PAUSED);
 }
 
 static int volume_import(const struct repl_resource *resource, unsigned int i,
@@ -484,13 +484,23 @@ static int volume_import(const struct repl_resource *resource, unsigned int i,
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	was = status.primary.peer;
-	return push_under_way(&status) ? 0 :
-	       import_live(resource, i, name, peer, sizeof(peer), &was, error);
+	if (push_under_way(&status))
+		return 0;
+	if (*(const uint64_t *)arg >> i & 1 || dataleg_external(resource, i))
+		return import_live(resource, i, name, peer, sizeof(peer), &was, error);
+	/* What it had sent may be on its way still: another time, when that has been ended. */
+	if (!dataleg_imported(resource, i, peer, sizeof(peer), error) &&
+	    !blockdev_probe(peer, error))
+		return 0;
+	if (was == REPL_PEER_ATTACHED && dm_message(name, "detach", NULL, 0, error))
+		return -1;
+	return error_set(error, REPL_EXIT_PEER, "%s: its data leg has been lost just now", name);
 }
 
-int resource_import(const struct repl_resource *resource, struct repl_error *error)
+int resource_import(const struct repl_resource *resource, uint64_t volumes,
+		    struct repl_error *error)
 {
-	return each(resource, true, volume_import, NULL, error);
+	return each(resource, true, volume_import, &volumes, error);
 }
 
 static int one_lost_leg(const struct repl_resource *resource, unsigned int i,
@@ -551,6 +561,10 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
 		      error))
 		return -1;
+	/* Somebody holds it: it has all that there is to do, and goes on when he lets it. */
+	if (status.job.type == REPL_JOB_PUSH && status.job.state == REPL_JOB_PAUSED &&
+	    !how->full)
+		return 0;
 	snprintf(message, sizeof(message), "push %s%s", how->full ? "full" : "dirty",
 		 how->compare ? " compare" : "");
 	step(false, "resync %s: %s", name, message);
@@ -928,8 +942,13 @@ static int one_flush(const struct repl_resource *resource, unsigned int i,
 		return -1;
 	if (status.primary.mode == REPL_MODE_ASYNC)
 		return dm_message(name, message, NULL, 0, error);
-	if (peer_path(name, path, sizeof(path), error) || blockdev_flush(path, error))
+	if (peer_path(name, path, sizeof(path), error))
 		return -1;
+	/* What it had acknowledged may be lost, and the next flush has no word of it. */
+	if (blockdev_flush(path, error)) {
+		dm_message(name, "detach", NULL, 0, NULL);
+		return -1;
+	}
 	/* A write that failed before the flush is not on the peer's disk either. */
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;

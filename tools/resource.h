@@ -152,13 +152,16 @@ struct repl_resync {
 /**
  * resource_import() - connect the data legs, anew where they are dead; attaches nothing
  * @resource: resource; this side is primary
+ * @volumes: a bit for each whose old server has been ended (resource_export_anew()); of
+ *	others a dead one is detached only
  * @error: filled in on -1: REPL_EXIT_PEER if one cannot be had; tried on all of them
  *
  * That can take as long as the network does, and in that time another host may have come
  * to the peer's address. So who wants to send something asks afterwards whose disk it is,
  * and then uses these connections, and no newer ones: resource_resync().
  */
-int resource_import(const struct repl_resource *resource, struct repl_error *error);
+int resource_import(const struct repl_resource *resource, uint64_t volumes,
+		    struct repl_error *error);
 
 /**
  * resource_resync() - bring the peer up to date

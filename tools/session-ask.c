@@ -6,7 +6,7 @@
 
 #include "session-i.h"
 
-#define ANEW_MS 2000		/* so long nobody else connects the legs meanwhile */
+#define ANEW_MS 2000		/* beside data_timeout, for who connects the legs */
 #define SYNC_MS 10000		/* who was demoted, or let go of, connects in this time */
 
 /*
@@ -336,6 +336,36 @@ void ask_met(struct session *s, bool anew)
 }
 
 /**
+ * ask_fresh() - nothing of before is on its way to the peer any more
+ * @s: session
+ *
+ * So the first who wants that connects the legs now, and has so long for it.
+ */
+void ask_fresh(struct session *s)
+{
+	for (unsigned int i = 0; i < s->nr_waiters; i++) {
+		if (s->waiter[i].what != WAIT_ANEW)
+			continue;
+		s->legs_until = now_ms() + s->config->data_timeout + ANEW_MS;
+		control_end(s->waiter[i].client, REPL_EXIT_OK, NULL);
+		s->waiter[i] = s->waiter[--s->nr_waiters];
+		return;
+	}
+}
+
+/* One after the other, and not while the daemon does it. */
+static void ask_turn(struct session *s)
+{
+	struct repl_error error;
+	bool any = false;
+
+	for (unsigned int i = 0; i < s->nr_waiters; i++)
+		any |= s->waiter[i].what == WAIT_ANEW;
+	if (any && s->pair.connected && op_legs_idle(s) && !op_ask_anew(s, &error))
+		ask_fresh(s);
+}
+
+/**
  * ask_tick() - nobody was met
  * @s: session
  */
@@ -343,6 +373,7 @@ void ask_tick(struct session *s)
 {
 	char text[300];
 
+	ask_turn(s);
 	snprintf(text, sizeof(text), "nobody knows whose disk the peer's is: %.250s",
 		 s->why_lost[0] ? s->why_lost : "it is not connected");
 	answer(s, WAIT_SYNC, now_ms(), REPL_EXIT_PEER, text, NULL);
@@ -354,20 +385,14 @@ void ask_tick(struct session *s)
 /* Who is about to connect the data legs: nothing of before may be on its way to the peer. */
 static void ask_anew(struct session *s, struct repl_client *client)
 {
-	struct repl_error error;
-
 	if (s->pair.role != PAIR_PRIMARY || !s->pair.connected) {
 		control_end(client, REPL_EXIT_PEER, "the peer is not connected");
 		return;
 	}
-	/* The daemon's own resync does not come between. */
-	s->resync_began = now_ms();
-	if (s->resync_wait < ANEW_MS)
-		s->resync_wait = ANEW_MS;
-	if (!op_ask_anew(s, &error))
-		control_end(client, REPL_EXIT_OK, NULL);
-	else if (wait_for(s, client, WAIT_ANEW))
-		s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS;
+	if (!wait_for(s, client, WAIT_ANEW))
+		return;
+	s->waiter[s->nr_waiters - 1].from = now_ms() + SYNC_MS + s->config->data_timeout;
+	ask_turn(s);
 }
 
 /* A full resync has ended: what the peer had lost it has again. */

@@ -106,8 +106,10 @@ struct session {
 	bool resyncing;			/* the worker does that, or op_export() */
 	uint64_t anew;			/* secondary: the primary wants that; volumes */
 	uint64_t anew_now;		/* what the worker does of it */
+	uint64_t anew_on;		/* and for which connection */
 	uint64_t anew_asked;		/* primary: the secondary was asked; volumes */
-	bool anew_resync;		/* and a resync waits for it */
+	bool anew_resync;		/* and a resync waits for it, not a client */
+	uint64_t legs_until;		/* ms: till then somebody else connects them */
 	unsigned char resync_boot[FRAME_BOOT_SIZE];	/* what the resync is for */
 	uint64_t resync_on;		/* connection on which the import for it began */
 	bool not_imported;		/* that one has failed, at least for one volume */
@@ -156,7 +158,8 @@ void session_hook_env(struct session *s, char resource[80], char id[48], char *e
 struct repl_worker *op_worker(struct session *s);
 void op_export(struct session *s);
 void op_anew(struct session *s);
-bool op_ask_anew(struct session *s, struct repl_error *error);
+int op_ask_anew(struct session *s, struct repl_error *error);
+bool op_legs_idle(const struct session *s);
 void op_fresh(struct session *s);
 void op_resync(struct session *s);
 void op_pong(struct session *s);
@@ -201,6 +204,7 @@ void answer(struct session *s, unsigned int what, uint64_t nr, enum repl_exit ex
 	    const char *text, struct json_object *line);
 void answer_all(struct session *s, enum repl_exit exit, const char *text);
 void ask_idle(struct session *s);
+void ask_fresh(struct session *s);
 void ask_met(struct session *s, bool anew);
 void ask_tick(struct session *s);
 

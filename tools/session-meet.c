@@ -182,7 +182,10 @@ static bool meet_decide(struct session *s, char *worst, size_t size)
 	return may;
 }
 
-/* Somebody has said that both hold the same, or it is the one that we have been sending to. */
+/*
+ * Somebody has said that both hold the same, or it is the one that we have been sending to.
+ * (A leg may be dead, and nobody has noticed yet: but of another boot nothing is believed.)
+ */
 static bool believed(const struct session *s)
 {
 	struct pair_kernel kernel;
@@ -206,7 +209,8 @@ static bool meet_running(struct session *s, struct pair_hello *hello, char *text
 		identity_decide(one, other, &verdict);
 		hello->restored = identity_restored(&verdict);
 		hello->foreign = identity_foreign(one, &verdict) &&
-				 (s->pair.role != PAIR_PRIMARY || !believed(s));
+				 (s->pair.role != PAIR_PRIMARY || hello->rebooted ||
+				  !believed(s));
 		if (!hello->restored && !hello->foreign)
 			continue;
 		identity_explain(&meeting, one, other, &verdict, text, size);
@@ -431,7 +435,7 @@ static void meet_primary(struct session *s)
 static void meet_secondary(struct session *s)
 {
 	char text[sizeof(s->why_apart)];
-	struct pair_hello ignored;
+	struct pair_hello ignored = { 0 };
 	struct pair_kernel kernel;
 	struct repl_error error;
 	bool good = true;

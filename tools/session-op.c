@@ -88,7 +88,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 	case OP_CUT:
 		return resource_cut(resource, id, error);
 	case OP_IMPORT:
-		return resource_import(resource, error);
+		return resource_import(resource, id, error);
 	case OP_RESYNC:
 		return resource_resync(resource, &by_itself, error);
 	case PAIR_PREPARE:
@@ -357,12 +357,13 @@ void op_export(struct session *s)
 static void anew_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct session *s = context;
+	bool same = s->conn && s->open && s->connection == s->anew_on;
 
 	s->resyncing = false;
-	/* It may have been asked for once more: by a connection that was made anew. */
-	if (good && !s->anew && s->conn && s->open)
+	/* By another connection it is asked for once more, if it must be. */
+	if (good && same)
 		send_frame(s, FRAME_ANEW, s->anew_now, NULL, 0);
-	else if (!good)
+	else if (same)
 		s->anew |= s->anew_now;
 	if (!good && strcmp(s->why_behind, error->text))
 		say(s, 4, "%s", error->text);
@@ -389,6 +390,7 @@ void op_anew(struct session *s)
 	    pair->over || pair->fail_over || pair->phase != PAIR_IDLE || pair->busy)
 		return;
 	s->anew_now = s->anew;
+	s->anew_on = s->connection;
 	s->resyncing = !worker_call(s->worker, OP_ANEW, s->anew_now, anew_ended, s, &error);
 	if (s->resyncing)
 		s->anew = 0;
@@ -541,31 +543,42 @@ static void import_ended(bool good, const struct repl_error *error, void *contex
 
 /**
  * op_ask_anew() - let nothing of before write on the peer
- * @s: session; primary, connected
- * @error: not filled in
+ * @s: session; primary, connected, nothing of the kind is under way: op_legs_idle()
+ * @error: filled in on -1
  *
- * Return: true: op_fresh() is called when that is so; false: there is no need.
+ * Return: 1: op_fresh() is called when that is so; 0: there is no need; or -1.
  */
-bool op_ask_anew(struct session *s, struct repl_error *error)
+int op_ask_anew(struct session *s, struct repl_error *error)
 {
 	uint64_t volumes;
 
-	if (s->anew_asked)
-		return true;
-	if (resource_lost_legs(&s->resource, &volumes, error) || !volumes)
-		return false;
+	if (resource_lost_legs(&s->resource, &volumes, error))
+		return -1;
+	if (!volumes)
+		return 0;
 	s->anew_asked = volumes;
 	send_frame(s, FRAME_ANEW, volumes, NULL, 0);
-	return true;
+	return 1;
 }
 
-static void op_import(struct session *s)
+/**
+ * op_legs_idle() - does nobody connect data legs just now?
+ * @s: session
+ */
+bool op_legs_idle(const struct session *s)
+{
+	return !s->resyncing && !s->anew_asked && !s->resync_pong &&
+	       now_ms() >= s->legs_until;
+}
+
+/* @volumes: whose servers of old have ended */
+static void op_import(struct session *s, uint64_t volumes)
 {
 	struct repl_error error;
 
 	s->resync_pong = 0;
 	s->resync_on = s->connection;
-	s->resyncing = !worker_call(s->worker, OP_IMPORT, 0, import_ended, s, &error);
+	s->resyncing = !worker_call(s->worker, OP_IMPORT, volumes, import_ended, s, &error);
 }
 
 /**
@@ -578,16 +591,15 @@ static void op_import(struct session *s)
 void op_resync(struct session *s)
 {
 	struct repl_error error;
+	int asked;
 
-	if (!may_resync(s))
+	if (!may_resync(s) || !op_legs_idle(s) ||
+	    now_ms() - s->resync_began < s->resync_wait)
 		return;
-	if (now_ms() - s->resync_began < s->resync_wait)
-		return;
-	if (op_ask_anew(s, &error)) {
-		s->anew_resync = true;
-		return;
-	}
-	op_import(s);
+	asked = op_ask_anew(s, &error);
+	s->anew_resync = asked > 0;
+	if (!asked)
+		op_import(s, 0);
 }
 
 /**
@@ -596,9 +608,13 @@ void op_resync(struct session *s)
  */
 void op_fresh(struct session *s)
 {
+	uint64_t volumes = s->anew_asked;
+
 	s->anew_asked = 0;
-	if (s->anew_resync && may_resync(s))
-		op_import(s);
+	if (!s->anew_resync)
+		ask_fresh(s);
+	else if (may_resync(s))
+		op_import(s, volumes);
 	s->anew_resync = false;
 }
 

@@ -310,7 +310,6 @@ static void peer_anew(struct session *s, const struct repl_frame *frame)
 		conn_close(s->conn, "the peer sent an ANEW that nobody waits for");
 	} else {
 		op_fresh(s);
-		answer(s, WAIT_ANEW, UINT64_MAX, REPL_EXIT_OK, NULL, NULL);
 	}
 }
 

@@ -56,6 +56,7 @@ static struct fake {
 	unsigned int anews, imports, resyncs, unexports, adopted, promotions;
 	bool lost;			/* the primary's leg */
 	bool ending;			/* the servers of old */
+	uint64_t fresh;			/* the volumes whose legs could be connected */
 	bool never;			/* nobody knows what the peer lacks */
 	bool primary, bad_prepare;
 	bool blank;
@@ -99,7 +100,8 @@ int __wrap_resource_commit(const struct repl_resource *resource, uint64_t id,
 int __wrap_resource_abort(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_failover(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
-int __wrap_resource_import(const struct repl_resource *resource, struct repl_error *error);
+int __wrap_resource_import(const struct repl_resource *resource, uint64_t volumes,
+			   struct repl_error *error);
 int __wrap_resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
 			      struct repl_error *error);
 int __wrap_resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
@@ -269,9 +271,11 @@ int __wrap_resource_export_anew(const struct repl_resource *resource, uint64_t v
 	return 0;
 }
 
-int __wrap_resource_import(const struct repl_resource *resource, struct repl_error *error)
+int __wrap_resource_import(const struct repl_resource *resource, uint64_t volumes,
+			   struct repl_error *error)
 {
 	fake_of(resource)->imports++;
+	fake_of(resource)->fresh = volumes;
 	while (fake_of(resource)->stuck_import)
 		usleep(10000);
 	return 0;
@@ -754,6 +758,7 @@ static void old_writes(void **state)
 		run_until(fakes[ALPHA][0].imports > imports);
 		run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
 		assert_true(fakes[BETA][0].anews);
+		assert_int_equal(fakes[ALPHA][0].fresh, 1);
 		checkpoint(ALPHA, "r0");
 	}
 }
@@ -1001,6 +1006,24 @@ static void restored(void **state)
 	assert_true(status_has(BETA, "r0", "\"apart\":null"));
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[BETA][0].checkpoint, 11);
+}
+
+/* A leg that nobody has found dead yet is no word for who has come to its address since. */
+static void another_boot(void **state)
+{
+	configure_both(0, ALPHA, "");
+	memset(fakes[ALPHA][0].side.lineage, 'a', LINEAGE_SIZE);
+	memset(fakes[BETA][0].side.lineage, 'd', LINEAGE_SIZE);
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	put_file(path_of(BETA, "boot"), "00112233-4455-6677-8899-aabbccddee02\n", 0600);
+	start(BETA, NULL, 0);
+	run_until(status_has(ALPHA, "r0", "the disks have no history in common"));
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	no_sync("sync", "the disks have no history in common");
 }
 
 /*
@@ -1895,7 +1918,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
