@@ -910,7 +910,10 @@ static int test_switch(struct command *c, const char *when)
 						"REPLCTL_TEST_SWITCH") : 0;
 }
 
-/* Until the peer has taken over; who has had enough is told what there is then. */
+/*
+ * Until the peer has taken over; who has had enough is told what there is then. It may take
+ * over still: so nothing can be written here before somebody knows that it does not.
+ */
 static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signals)
 {
 	int64_t limit = c->options->timeout < 0 ? 60000 : c->options->timeout;
@@ -923,20 +926,22 @@ static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signa
 
 		if (late || sigtimedwait(signals, NULL, &pause) > 0)
 			return error_set(c->error, late ? REPL_EXIT_TIMEOUT : REPL_EXIT_FAILED,
-					 "%s has not taken over %s: see 'replctl status %s' there; this side is the primary still",
-					 peer, late ? "in the time given" : "yet", c->config->name);
+					 "%s has not taken over %s, and may do so still: so nothing can be written here. See 'replctl status %s' there; if it has not, and is not going to: 'blockdev --setrw /dev/mapper/%s-...' for each volume",
+					 peer, late ? "in the time given" : "yet", c->config->name,
+					 c->config->name);
 	}
 	return r < 0 ? -1 : 0;
 }
 
 /*
  * Nothing may be written here from the moment on at which the pause begins. If the peer does
- * not take over this side can be written again, also when a signal comes.
+ * not been told to take over this side can be written again, also when a signal comes.
  */
 static int hand_over(struct command *c, int64_t begin, uint64_t writes, double *pause)
 {
 	struct repl_error ignored;
 	sigset_t signals, was;
+	bool unknown = false;
 	int64_t since;
 	int r;
 
@@ -949,11 +954,15 @@ static int hand_over(struct command *c, int64_t begin, uint64_t writes, double *
 	r = set_readonly(c, true, c->error);
 	if (!r)
 		r = may_switch(c) || has_written(c, writes, "before") ||
-		    ask(c, "switch", NULL, NULL) || wait_for_peer(c, begin, &signals);
+		    ask(c, "switch", NULL, NULL);
+	if (!r) {
+		r = wait_for_peer(c, begin, &signals);
+		unknown = r;
+	}
 	*pause = (now_ms() - since) / 1e3;
 	if (!r)
 		r = test_switch(c, "taken") || has_written(c, writes, "after");
-	if (r)
+	if (r && !unknown)
 		set_readonly(c, false, &ignored);
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	return r ? -1 : 0;
