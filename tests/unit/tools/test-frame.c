@@ -245,7 +245,7 @@ static void bad_type_zero(void **state)
 static void bad_type_new(void **state)
 {
 	feed_changed(field(type), FRAME_NR_TYPES, 2);
-	expect_error("the peer sent a frame of type 23, which we do not know");
+	expect_error("the peer sent a frame of type 24, which we do not know");
 }
 
 static void bad_flags(void **state)
