@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dirty.h"
 #include "dm.h"
 #include "role.h"
 #include "session-i.h"
@@ -540,48 +541,49 @@ static void meet_dirty(struct session *s, const struct repl_frame *frame)
 
 /* Ranges on their way to the peer. */
 struct parcel {
+	struct session *s;
 	struct repl_range ranges[FRAME_RANGES_MAX];
 	unsigned int nr;
 };
 
-static void parcel_send(struct session *s, struct parcel *parcel)
+static void parcel_send(struct parcel *parcel)
 {
 	unsigned char payload[FRAME_OTHER_MAX];
 
 	if (parcel->nr)
-		send_frame(s, FRAME_DIRTY, s->meet.volume, payload,
+		send_frame(parcel->s, FRAME_DIRTY, parcel->s->meet.volume, payload,
 			   ranges_encode(parcel->ranges, parcel->nr, payload));
 	parcel->nr = 0;
 }
 
-static void parcel_add(struct session *s, struct parcel *parcel, const struct repl_range *range)
+static void parcel_add(struct parcel *parcel, const struct repl_range *range)
 {
 	parcel->ranges[parcel->nr++] = *range;
 	if (parcel->nr == FRAME_RANGES_MAX)
-		parcel_send(s, parcel);
+		parcel_send(parcel);
 }
 
-/* A line of ranges is an answer of the kernel's; return where to go on, or 0. */
-static uint64_t send_answer(struct session *s, char *answer)
+static void give_range(const struct repl_range *range, void *context)
 {
-	struct parcel parcel = { .nr = 0 };
-	struct repl_range range;
-	unsigned long long a, b;
-	char *line, *rest;
-	bool more = false;
+	struct parcel *parcel = context;
+	struct repl_range out;
 
-	for (line = strtok_r(answer, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		more = sscanf(line, "more %llu", &a) == 1;
-		if (more || !strcmp(line, "end"))
-			break;
-		if (sscanf(line, "%llu %llu", &a, &b) == 2 &&
-		    coalesce_add(&s->meet.coalesce, &(struct repl_range){ a, b }, &range))
-			parcel_add(s, &parcel, &range);
-	}
-	if (!more && coalesce_end(&s->meet.coalesce, &range))
-		parcel_add(s, &parcel, &range);
-	parcel_send(s, &parcel);
-	return more ? a : 0;
+	if (coalesce_add(&parcel->s->meet.coalesce, range, &out))
+		parcel_add(parcel, &out);
+}
+
+/* An answer of the kernel's; from where on is asked next is in meet.from then, 0: that was all. */
+static int send_answer(struct session *s, char *answer, struct repl_error *error)
+{
+	struct parcel parcel = { .s = s };
+	struct repl_range last;
+
+	if (dirty_extents_parse(answer, s->meet.from, give_range, &parcel, &s->meet.from, error))
+		return -1;
+	if (!s->meet.from && coalesce_end(&s->meet.coalesce, &last))
+		parcel_add(&parcel, &last);
+	parcel_send(&parcel);
+	return 0;
 }
 
 /* A piece each time: the loop has other things to do, and the peer reads as it can. */
@@ -598,11 +600,11 @@ static int give(sd_event_source *source, void *arg)
 		return 0;		/* meet_writable() goes on */
 	resource_device(&s->resource, s->meet.volume, false, name, sizeof(name));
 	snprintf(message, sizeof(message), "dirty extents dirty %" PRIu64, s->meet.from);
-	if (dm_message(name, message, answer, sizeof(answer), &error)) {
+	if (dm_message(name, message, answer, sizeof(answer), &error) ||
+	    send_answer(s, answer, &error)) {
 		conn_close(s->conn, error.text);
 		return 0;
 	}
-	s->meet.from = send_answer(s, answer);
 	if (s->meet.from)
 		sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	else
