@@ -354,6 +354,15 @@ void op_export(struct session *s)
 	s->resyncing = !worker_call(s->worker, OP_EXPORT, 0, export_ended, s, &error);
 }
 
+/* Why it does not go on: said once, and kept for the status, until it does. */
+static void tell_behind(struct session *s, const char *what, bool good,
+			const struct repl_error *error)
+{
+	if (!good && strcmp(s->why_behind, error->text))
+		say(s, 4, "%s%s", what, error->text);
+	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+}
+
 static void anew_ended(bool good, const struct repl_error *error, void *context)
 {
 	struct session *s = context;
@@ -365,9 +374,7 @@ static void anew_ended(bool good, const struct repl_error *error, void *context)
 		send_frame(s, FRAME_ANEW, s->anew_now, NULL, 0);
 	else if (same)
 		s->anew |= s->anew_now;
-	if (!good && strcmp(s->why_behind, error->text))
-		say(s, 4, "%s", error->text);
-	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	tell_behind(s, "", good, error);
 	if (s->leaving)
 		session_leave(s);
 	else if (good)
@@ -402,9 +409,7 @@ static void unexport_ended(bool good, const struct repl_error *error, void *cont
 
 	s->resyncing = false;
 	s->unexport = !good;
-	if (!good && strcmp(s->why_behind, error->text))
-		say(s, 4, "%s", error->text);
-	snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", good ? "" : error->text);
+	tell_behind(s, "", good, error);
 	if (s->leaving)
 		session_leave(s);
 }
@@ -495,11 +500,8 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 	if (good)
 		resync_began(s);
 	/* What could not be connected has been told. */
-	else if (!s->not_imported && strcmp(s->why_behind, error->text))
-		say(s, 4, "resync: %s", error->text);
 	if (good || !s->not_imported)
-		snprintf(s->why_behind, sizeof(s->why_behind), "%.250s",
-			 good ? "" : error->text);
+		tell_behind(s, "resync: ", good, error);
 	if (s->leaving)
 		session_leave(s);
 	else
@@ -531,10 +533,8 @@ static void import_ended(bool good, const struct repl_error *error, void *contex
 
 	s->resyncing = false;
 	s->not_imported = !good;
-	if (!good && strcmp(s->why_behind, error->text))
-		say(s, 4, "resync: %s", error->text);
 	if (!good)
-		snprintf(s->why_behind, sizeof(s->why_behind), "%.250s", error->text);
+		tell_behind(s, "resync: ", false, error);
 	if (s->leaving)
 		session_leave(s);
 	else if (s->pair.connected && s->connection == s->resync_on)
