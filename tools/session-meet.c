@@ -277,6 +277,13 @@ static void explain(struct session *s, char *text, size_t size)
 	}
 }
 
+/* The primary knows what there is to know of this peer; so does who waits to hear it. */
+static void met(struct session *s)
+{
+	session_feed(s, &s->meet.hello);
+	ask_met(s, true);
+}
+
 /* Each side can say it: a person is looked for, and no other connection for a while. */
 static void two_primaries(struct session *s)
 {
@@ -295,8 +302,7 @@ static void two_primaries(struct session *s)
 		s->meet.hello.hello.role = PAIR_SECONDARY;
 		s->meet.hello.hello.over = true;
 	}
-	session_feed(s, &s->meet.hello);
-	ask_met(s, true);
+	met(s);
 }
 
 /* Where the secondary's worker finds them; they last as long as its kernel's memory. */
@@ -401,8 +407,7 @@ static void meet_primary(struct session *s)
 		}
 		/* It may come back as a secondary, by somebody's word. */
 		s->not_before = now_ms() + APART_MS;
-		session_feed(s, &s->meet.hello);
-		ask_met(s, true);
+		met(s);
 		return;
 	}
 	if (!s->meet.blank) {
@@ -411,14 +416,12 @@ static void meet_primary(struct session *s)
 			s->why_apart[0] = 0;
 		else
 			explain(s, text, sizeof(text));
-		session_feed(s, &s->meet.hello);
-		ask_met(s, true);
+		met(s);
 		return;
 	}
 	if (!meet_decide(s, text, sizeof(text))) {
 		explain(s, text, sizeof(text));
-		session_feed(s, &s->meet.hello);
-		ask_met(s, true);
+		met(s);
 		return;
 	}
 	/* Its disk and ours differ by what either has changed: send that, then begin. */
@@ -426,8 +429,7 @@ static void meet_primary(struct session *s)
 	begins(s);
 	hello->rebooted = true;
 	s->meet.fetching = true;
-	session_feed(s, &s->meet.hello);
-	ask_met(s, true);
+	met(s);
 	if (s->conn)
 		want_dirty(s, 0);
 }
