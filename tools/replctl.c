@@ -934,8 +934,8 @@ static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signa
 }
 
 /*
- * Nothing may be written here from the moment on at which the pause begins. If the peer does
- * not been told to take over this side can be written again, also when a signal comes.
+ * Nothing may be written here from the moment on at which the pause begins. As long as
+ * the peer has not been told to take over, this side can be written again if it fails.
  */
 static int hand_over(struct command *c, int64_t begin, uint64_t writes, double *pause)
 {

@@ -169,9 +169,9 @@ int resource_import(const struct repl_resource *resource, uint64_t volumes,
  * @how: how
  * @error: filled in on -1: REPL_EXIT_PEER if a data leg cannot be had
  *
- * A leg that has failed is attached again, if resource_import() has connected it. What was written since the last checkpoint
- * that the peer acknowledged is sent too: a peer that has lost its power has that
- * checkpoint, and perhaps nothing more.
+ * A leg that has failed is attached again, if resource_import() has connected it. What was
+ * written since the last checkpoint that the peer acknowledged is sent too: a peer that has
+ * lost its power has that checkpoint, and perhaps nothing more.
  *
  * Return: 0: under way on all volumes, or -1.
  */
