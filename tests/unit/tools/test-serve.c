@@ -832,11 +832,8 @@ static void coming(void **state)
 	assert_int_equal(status, 0);
 }
 
-/*
- * The old primary returns, demoted: what either has changed is sent, and its first
- * checkpoint comes by itself. One that is nobody's is left to a person.
- */
-static void returning(void **state)
+/* Alpha has taken over at checkpoint 7, and beta returns, with so many changes of its own. */
+static void configure_return(char lineage, unsigned int changes)
 {
 	configure_both(0, ALPHA, "");
 	memset(fakes[ALPHA][0].side.lineage, 'b', LINEAGE_SIZE);
@@ -846,10 +843,19 @@ static void returning(void **state)
 	fakes[ALPHA][0].attached = false;
 	fakes[BETA][0].blank = true;
 	fakes[BETA][0].checkpoint = 7;
-	memset(fakes[BETA][0].side.lineage, 'x', LINEAGE_SIZE);
+	memset(fakes[BETA][0].side.lineage, lineage, LINEAGE_SIZE);
 	fakes[BETA][0].side.checkpoint = 7;
-	fakes[BETA][0].side.dirty = 1200;
+	fakes[BETA][0].side.dirty = changes;
 	fakes[BETA][0].side.discard = true;
+}
+
+/*
+ * The old primary returns, demoted: what either has changed is sent, and its first
+ * checkpoint comes by itself. One that is nobody's is left to a person.
+ */
+static void returning(void **state)
+{
+	configure_return('x', 1200);
 	start_both();
 	run_until(times_in_log(ALPHA, "the disks have no history in common"));
 	run_until(times_in_log(BETA, "the disks have no history in common"));
@@ -878,19 +884,8 @@ static void returning(void **state)
 /* It has changed more than the primary wants to hear: that gets less exact, and is enough. */
 static void many_changes(void **state)
 {
-	configure_both(0, ALPHA, "");
-	memset(fakes[ALPHA][0].side.lineage, 'b', LINEAGE_SIZE);
-	memset(fakes[ALPHA][0].side.parent, 'a', LINEAGE_SIZE);
-	fakes[ALPHA][0].side.fork = 7;
-	fakes[ALPHA][0].side.checkpoint = 7;
-	fakes[ALPHA][0].attached = false;
+	configure_return('a', 1200000);
 	fakes[ALPHA][0].changes = 1200000;
-	fakes[BETA][0].blank = true;
-	fakes[BETA][0].checkpoint = 7;
-	memset(fakes[BETA][0].side.lineage, 'a', LINEAGE_SIZE);
-	fakes[BETA][0].side.checkpoint = 7;
-	fakes[BETA][0].side.dirty = 1200000;
-	fakes[BETA][0].side.discard = true;
 	fakes[BETA][0].changes = 1200000;
 	start_both();
 	run_until(fakes[BETA][0].checkpoint == 9);
