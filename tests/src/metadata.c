@@ -718,6 +718,16 @@ static int as_primary(bool reload)
 		"%s - %s %u 1 sync", dm_path(set.secondary), dm_path(set.metadata), REGION);
 }
 
+/* The device goes, and comes back with what its metadata has. */
+static void primary_again(void)
+{
+	need(!close(set.view_fd), "close");
+	errno = dm_remove(set.view);
+	need(!errno, "it goes");
+	ok_errno(as_primary(false), 0, "it is made again");
+	set.view_fd = dev_open(dm_path(set.view));
+}
+
 static void primary(void)
 {
 	struct identity id, now;
@@ -754,11 +764,7 @@ static void primary(void)
 	dirty_from(40, 2);
 	view_write(at(41), BYTES, 0, "one to what is dirty");
 	ok_both("after writes");
-	need(!close(set.view_fd), "close");
-	errno = dm_remove(set.view);
-	need(!errno, "it goes");
-	ok_errno(as_primary(false), 0, "it is made again");
-	set.view_fd = dev_open(dm_path(set.view));
+	primary_again();
 	ok_both("made again");
 	get_identity(&now);
 	ok(!strcmp(now.role, "primary") && !strcmp(now.lineage, id.lineage), "with its identity");
@@ -772,11 +778,7 @@ static void primary(void)
 	dirty_from(62, 1);
 	leg_heal(set.metadata);
 	ok_both("in memory");
-	need(!close(set.view_fd), "close");
-	errno = dm_remove(set.view);
-	need(!errno, "it goes");
-	ok_errno(as_primary(false), 0, "it is made again");
-	set.view_fd = dev_open(dm_path(set.view));
+	primary_again();
 	ok_both("an orderly end has recorded it");
 	message("dirty clear peer", 0);
 	message("dirty clear checkpoint", 0);
@@ -906,11 +908,7 @@ static void unrecorded(void)
 	message("dirty clear peer", 0);
 	message("dirty clear checkpoint", 0);
 	memset(lacks, 0, sizeof(lacks));
-	need(!close(set.view_fd), "close");
-	errno = dm_remove(set.view);
-	need(!errno, "it goes");
-	ok_errno(as_primary(false), 0, "it is made again");
-	set.view_fd = dev_open(dm_path(set.view));
+	primary_again();
 	ok_both("when both disks are the same");
 
 	leg_fail(set.metadata, 16, SECTORS - 16, LEG_ALL);
