@@ -240,6 +240,18 @@ caught_up()
 	return 1
 }
 
+# sent_kib: written to the peer's disks, by the block layer's count
+sent_kib()
+{
+	local stat sum=0 words
+
+	for stat in /sys/block/nbd[0-9]/stat; do
+		read -ra words <"$stat"
+		sum=$((sum + words[6] / 2))
+	done
+	echo $sum
+}
+
 finish()
 {
 	if [ -e "$REPL_OUT/failed" ]; then
