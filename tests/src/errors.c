@@ -826,6 +826,7 @@ static void zeroes(void)
 static struct primary {
 	int fd, local_fd, peer_fd;	/* the target; the backing devices */
 	uint8_t *local, *peer;		/* the model */
+	bool async;
 } primary;
 
 #define PRIMARY "err-primary"
@@ -844,6 +845,7 @@ static void primary_begin(const char *local, const char *peer)
 	primary.peer_fd = dev_open(peer);
 	primary.local = secondary;
 	primary.peer = view;
+	primary.async = false;
 	stamp(primary.local, 0, SECTORS, ++tag);
 	memcpy(primary.peer, primary.local, SIZE);
 	need(!io_write(primary.local_fd, 0, SIZE, primary.local), "stamps");
@@ -869,6 +871,12 @@ static void primary_write(uint64_t offset, size_t len, bool forwarded, const cha
 
 static void primary_exact(const char *when)
 {
+	/* In mode async the peer has it when a cut after it is drained. */
+	if (primary.async) {
+		errno = dm_message(PRIMARY, "cut 1") ?: dm_message(PRIMARY, "drain 1") ?:
+			dm_message(PRIMARY, "release 1");
+		need(!errno, "what was sent arrives");
+	}
 	ok_content(primary.fd, 0, SIZE, primary.local, "the primary is exact %s", when);
 	ok_content(primary.local_fd, 0, SIZE, primary.local,
 		   "the local disk is exact %s", when);
@@ -988,10 +996,11 @@ static void peer_not_supported(bool attach)
 {
 	int err;
 
-	section("peer without discard and zeroes, %s", attach ? "attached" : "in the table");
+	section("peer without discard and zeroes, %s", attach ? "attached, async" : "in the table");
 	primary_begin(loop_make(SIZE), plain_disk());
 	if (attach) {
-		errno = dm_reload_one(PRIMARY, SECTORS, "repl-primary", "%s - - %u",
+		primary.async = true;
+		errno = dm_reload_one(PRIMARY, SECTORS, "repl-primary", "%s - - %u 1 async",
 				      dm_path(LOCAL), REGION) ?:
 			dm_message(PRIMARY, "attach %s", dm_path(PEER));
 		need(!errno, "attach");
