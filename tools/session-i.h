@@ -161,6 +161,7 @@ void op_anew(struct session *s);
 int op_ask_anew(struct session *s, struct repl_error *error);
 bool op_legs_idle(const struct session *s);
 void op_fresh(struct session *s);
+bool op_resync_comes(const struct session *s, const struct pair_kernel *kernel);
 void op_resync(struct session *s);
 void op_pong(struct session *s);
 void op_unexport(struct session *s);

@@ -508,18 +508,37 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 		session_look_now(s);
 }
 
-static bool may_resync(const struct session *s)
+/* Of the peer that is there, what it has missed is known, and sent as soon as it can be. */
+static bool resync_is_due(const struct session *s, const struct pair_kernel *kernel)
 {
 	const struct pair *pair = &s->pair;
+
+	return pair->role == PAIR_PRIMARY && pair->connected && pair->running &&
+	       !pair->diverged && !pair_apart(pair) && !s->leaving &&
+	       !kernel->never && (kernel->lost || pair->rebooted);
+}
+
+/**
+ * op_resync_comes() - is what the peer misses about to be sent?
+ * @s: session
+ * @kernel: what the kernel says
+ *
+ * One that has failed comes again, too, but who waits for it might wait for ever.
+ */
+bool op_resync_comes(const struct session *s, const struct pair_kernel *kernel)
+{
+	return resync_is_due(s, kernel) && !s->why_behind[0] && !s->resync_wait;
+}
+
+static bool may_resync(const struct session *s)
+{
 	struct pair_kernel kernel;
 	struct repl_error error;
 
-	if (s->resyncing || s->leaving || s->meet.fetching || pair->role != PAIR_PRIMARY ||
-	    !pair->degraded || !pair->connected || !pair->running || pair->diverged ||
-	    pair_apart(pair) || pair->phase != PAIR_IDLE || pair->busy)
-		return false;
-	return !resource_kernel(&s->resource, &kernel, &error) && !kernel.never &&
-	       (kernel.lost || pair->rebooted);
+	return s->pair.degraded && !s->resyncing && !s->meet.fetching &&
+	       s->pair.phase == PAIR_IDLE && !s->pair.busy &&
+	       !resource_kernel(&s->resource, &kernel, &error) &&
+	       resync_is_due(s, &kernel);
 }
 
 /*

@@ -310,6 +310,7 @@ void session_look_now(struct session *s)
 	s->unheard = s->pair.phase != PAIR_IDLE;
 	sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
 	if (!resource_kernel(&s->resource, &event.kernel, &error)) {
+		event.kernel.coming |= op_resync_comes(s, &event.kernel);
 		session_feed(s, &event);
 		tell_text(s, "changed", NULL, NULL);
 		op_promote(s);

@@ -785,6 +785,10 @@ static void full_disk(void **state)
 	fakes[ALPHA][0].lost = true;
 	again(1);
 	again(2);
+	/* Who asks for a checkpoint does not wait for that. */
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
 	assert_true(again(3) >= 3000);		/* (by a clock of 2 s) */
 	checkpoint(ALPHA, "r0");		/* it has taken it */
 	assert_true(again(4) < 3000);
@@ -830,6 +834,14 @@ static void coming(void **state)
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
 	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
 	assert_int_equal(status, 0);
+
+	/* The resync has still to begin. */
+	fakes[ALPHA][0].lost = true;
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].resyncs, 1);
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[ALPHA][0].resyncs, 2);
 }
 
 /* Alpha has taken over at checkpoint 7, and beta returns, with so many changes of its own. */
