@@ -486,6 +486,17 @@ static void print_lines(const char *text)
 	}
 }
 
+/* @when: seconds since 1970; a clock that was set back since makes it no event to come */
+static double seconds_since(const char *when)
+{
+	struct timespec t;
+	double since;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	since = t.tv_sec + t.tv_nsec / 1e9 - atof(when);
+	return since > 0 ? since : 0;
+}
+
 static void print_status(struct command *c, struct json_object *status)
 {
 	const char *connection = string_of(status, "connection");
@@ -499,7 +510,7 @@ static void print_status(struct command *c, struct json_object *status)
 	if (connection) {
 		printf("  last checkpoint: %s", word_of(status, "checkpoint"));
 		if (when)
-			printf(", %.0f s ago", time(NULL) - atof(when));
+			printf(", %.0f s ago", seconds_since(when));
 		if (string_of(status, "checkpoint_seconds"))
 			printf(", took %.0f ms", 1000 * atof(string_of(status, "checkpoint_seconds")));
 		if (string_of(status, "pause_seconds"))

@@ -1273,6 +1273,32 @@ int resource_unexport(const struct repl_resource *resource, struct repl_error *e
 	return each(resource, true, one_unexport, NULL, error);
 }
 
+/*
+ * What could not be flushed may be gone, and the primary need not have heard of it. It sends
+ * all since the last checkpoint again if its data leg breaks; a daemon starts the server.
+ */
+static int send_again(const struct repl_resource *resource, unsigned int i, const char *name,
+		      bool dry_run, struct repl_error *error)
+{
+	int lock, r;
+
+	if (dataleg_external(resource, i))
+		return 0;
+	step(dry_run, "end the server of %s: the primary sends all since the last checkpoint again",
+	     name);
+	if (dry_run)
+		return 0;
+	if (dataleg_unexport(resource, i, true, error))
+		return -1;
+	r = resource_lock(resource, &lock, error);
+	if (r < 0)
+		return -1;
+	if (!r)
+		r = one_export(resource, i, name, NULL, error);
+	close(lock);
+	return r < 0 ? -1 : 0;
+}
+
 static int one_retry(const struct repl_resource *resource, unsigned int i, const char *name,
 		     void *arg, struct repl_error *error)
 {
@@ -1284,6 +1310,9 @@ static int one_retry(const struct repl_resource *resource, unsigned int i, const
 	merge = status.stage == REPL_STAGE_FAILOVER_FAILED;
 	if (!merge && !status.latched.classes)
 		return 0;
+	if (status.latched.classes & 1u << REPL_FLUSH &&
+	    send_again(resource, i, name, dry_run, error))
+		return -1;
 	step(dry_run, merge ? "go on with the merge of %s" : "forget the errors of %s", name);
 	return dry_run ? 0 : dm_message(name, merge ? "retry" : "clear_error", NULL, 0, error);
 }

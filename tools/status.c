@@ -46,7 +46,7 @@ struct class {
 };
 
 #define THEN_SYNC ", then resync: the primary does it by itself, or at once by `replctl sync %s` there"
-#define THEN_FULL ", then resync: `replctl sync --full %s` on the primary, then `replctl retry %s` here"
+#define THEN_AGAIN ", then resync: `replctl retry %s`, and the primary sends all since the last checkpoint again (with a data leg of your own: first `replctl sync --full %s` there)"
 #define THEN_CLEAR ", then `replctl retry %s`"
 #define THEN_PUSH ", then resync: `replctl sync %s`"
 #define THEN_RETRY ", then `replctl retry %s`: the merge goes on"
@@ -63,7 +63,7 @@ static const struct class classes[] = {
 		"check the secondary disk or replace it" THEN_SYNC },
 	[REPL_FLUSH] = {
 		"flush", "the secondary disk cannot be flushed; no checkpoint until a resync",
-		"check the secondary disk or replace it" THEN_FULL, true },
+		"check the secondary disk or replace it" THEN_AGAIN, true },
 	[REPL_VIEW_READ] = {
 		"view-read", "a read of the view failed; its reader got the error",
 		"check active, hidden and the secondary disk" THEN_CLEAR },
