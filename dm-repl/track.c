@@ -282,7 +282,11 @@ static bool track_choose(struct repl_track *track)
 	return repl_bits_count(&track->leaving);
 }
 
-/* One run of what is leaving still, from *@region on, gets its record. */
+/*
+ * One run of what is leaving still, from *@region on, gets its record. Not what is recent: if
+ * the first look took long, a write may have come in the middle of it, with a checkpoint
+ * behind it, and the next one would not wait.
+ */
 static void track_clear_run(struct repl_track *track, u64 *region)
 {
 	struct repl_track_run *run;
@@ -290,8 +294,11 @@ static void track_clear_run(struct repl_track *track, u64 *region)
 	u64 end = min(begin + WALK_REGIONS, track->nr_regions);
 
 	spin_lock_irq(&track->lock);
+	if (repl_bits_test(&track->recent, begin))
+		repl_bits_clear(&track->leaving, begin, begin + 1);
 	if (repl_bits_test(&track->leaving, begin)) {
 		end = begin + repl_bits_run(&track->leaving, begin, end);
+		end = begin + repl_bits_run(&track->recent, begin, end);
 		repl_bits_clear(&track->leaving, begin, end);
 		run = &track->runs[track->nr_runs++];
 		run->track = track;
