@@ -55,6 +55,12 @@ static uint64_t missing(void)
 	return strtoull(field(12), NULL, 10);
 }
 
+/* Regions that the peer has got from the job. */
+static uint64_t pushed(void)
+{
+	return strtoull(field(16), NULL, 10);
+}
+
 static void wait_state(const char *state)
 {
 	for (;;) {
@@ -506,7 +512,8 @@ static void *reading(void *arg)
 static void backs_off(void)
 {
 	struct reader r = { .err = 0 };
-	uint64_t nr;
+	uint64_t nr, left;
+	unsigned int reads;
 
 	section("the workload comes first");
 	make("2 async peer_timeout=600000");
@@ -520,12 +527,24 @@ static void backs_off(void)
 	end_held();
 
 	need(!pthread_create(&r.thread, NULL, reading, &r), "a thread");
-	while (!r.reads)
-		;
 	/* It may have had no CPU for the 100 ms after which the disk counts as idle. */
 	for (unsigned int i = 0; i < 5; i++) {
 		leg_hold("push-peer");
-		nr = in_flight(MIB / BYTES);
+		in_flight(MIB / BYTES);
+		leg_heal("push-peer");
+		/* What began before the first read was seen has ended, and now one has been. */
+		while (pushed() + missing() < REGIONS)
+			;
+		leg_hold("push-peer");
+		left = missing();
+		reads = r.reads;
+		while (r.reads < reads + 2)
+			;
+		ok_errno(dm_message("push", "job resume"), 0, "resume");
+		while (missing() > left - MIB / BYTES)
+			;
+		ok_errno(dm_message("push", "job pause"), 0, "pause");
+		nr = left - missing();
 		end_held();
 		if (nr == MIB / BYTES)
 			break;
