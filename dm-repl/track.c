@@ -376,8 +376,12 @@ static void track_heal(struct repl_track *track)
 	spin_unlock_irq(&track->lock);
 	smp_mb();	/* a write that has not waited has set its bits */
 	track_merge(track);
-	repl_log_trust(&track->store->log);
-	r = repl_log_rewrite(&track->store->log);
+	/* Or the peer has it by now, and local, in its cache, may lose it. */
+	r = track->ops->flush(track->context);
+	if (!r) {
+		repl_log_trust(&track->store->log);
+		r = repl_log_rewrite(&track->store->log);
+	}
 	spin_lock_irq(&track->lock);
 	track->covering = false;
 	/* Nor may a record have failed meanwhile. */

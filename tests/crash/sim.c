@@ -204,9 +204,9 @@ static bool fiber_can_run(const struct fiber *f)
 	return f->work && (f->running || f->work->pending);
 }
 
-/* Much happens between two blocks of a compaction. */
-static bool slow_compaction;
-static bool is_compaction(const struct work_struct *work);
+/* How much happens between two blocks of a compaction, or two steps of a round. */
+static unsigned int slowness;
+static bool is_slow(const struct work_struct *work);
 
 /* Some work goes on to its next I/O. False: there is none, or it takes its time. */
 static bool fibers_step(bool waits)
@@ -219,7 +219,7 @@ static bool fibers_step(bool waits)
 
 		if (!fiber_can_run(f))
 			continue;
-		if (slow_compaction && is_compaction(f->work) && rnd(30)) {
+		if (slowness && is_slow(f->work) && rnd(slowness)) {
 			slow = f;
 			continue;
 		}
@@ -530,11 +530,6 @@ static void meta_put(u64 s, const u8 *data, bool fua)
 static struct block_device meta_bdev;
 static struct repl_store *store;
 static u64 log_start;
-
-static bool is_compaction(const struct work_struct *work)
-{
-	return work == &store->log.compact_work;
-}
 
 int repl_dm_io(struct dm_io_request *req, struct dm_io_region *where)
 {
@@ -2030,7 +2025,7 @@ static void change_weather(void)
 {
 	int dev = rnd(NDEV);
 
-	slow_compaction = rnd(2);
+	slowness = rnd(2) ? 0 : rnd(2) ? 30 : 1000;
 	memset(&weather, 0, sizeof(weather));
 	switch (rnd(14)) {
 	case 0:
@@ -2174,7 +2169,7 @@ static void new_world(u64 seed)
 	memset(&weather, 0, sizeof(weather));
 	forget_later();
 	was_corrupted = false;
-	slow_compaction = false;
+	slowness = 0;
 	next_value = 0;
 	writes = 0;
 	for (int dev = 0; dev < 3; dev++)
@@ -2214,6 +2209,11 @@ static void world(u64 seed, u64 steps)
 }
 
 #include "sim-primary.h"
+
+static bool is_slow(const struct work_struct *work)
+{
+	return work == &store->log.compact_work || (track && work == &track->round.work);
+}
 
 /* Compaction fails, and the log fills up with errors: a failover takes place. */
 static void reserve(void)
