@@ -316,7 +316,10 @@ static int compact_area(struct repl_log *log)
 /*
  * In a failover a region that is in neither map any more has been merged, and
  * one that is in active may have been written there since. A merge begins when
- * the state says so; if it does not yet, the bitmaps know of none.
+ * the state says so; if it does not yet, the bitmaps know of none. If it says so
+ * since the start, they may know of one whose region is put into hidden again by
+ * the replay, without active: what was noted of the merge need not be there.
+ * Return: 1: begin anew.
  */
 static int compact_flush(struct repl_log *log)
 {
@@ -324,6 +327,9 @@ static int compact_flush(struct repl_log *log)
 	if (log->new.area == REPL_NO_AREA ||
 	    READ_ONCE(log->state.stage) != REPL_DISK_FAILOVER)
 		return 0;
+	smp_rmb();	/* pairs with log_write() */
+	if (READ_ONCE(log->failover) >= log->new.tail)
+		return 1;
 	return log->io->flush(log->io, REPL_LOG_DEV_SECONDARY |
 			      REPL_LOG_DEV_ACTIVE);
 }
@@ -357,10 +363,11 @@ void repl_log_compact(struct repl_log *log)
 	unsigned long flags;
 	int r = 0;
 
-	if (!log->super_pending && log->new.area != REPL_NO_AREA)
+	if (!log->super_pending && log->new.area != REPL_NO_AREA) {
 		r = compact_area(log);
-	if (!r)
-		r = compact_flush(log);
+		if (!r)
+			r = compact_flush(log);
+	}
 	if (!r)
 		r = compact_super(log);
 	/* The old one knows nothing of notes that were lost. */
@@ -379,10 +386,10 @@ void repl_log_compact(struct repl_log *log)
 	log->compacting_rewrite = false;
 	log->compacting_lost = false;
 	log->compacting = false;
-	log->compact_error = log->compact_awaited ? r : 0;
+	log->compact_error = log->compact_awaited ? min(r, 0) : 0;
 	log->compact_awaited = false;
 	/* One that failed is not tried again at each batch. */
-	if (r)
+	if (r < 0)
 		log->compact_at = log->next + log->meta.layout.log_blocks / 16;
 	spin_unlock_irqrestore(&log->lock, flags);
 	log_kick(log);
@@ -702,6 +709,11 @@ static int log_write(struct repl_log *log, struct log_batch *batch)
 		log->empty = log->next + log->nr_blocks - 1;
 		log->empty_prev = le64_to_cpu(log_last(log)->prev);
 		log->empty_state = log->state;
+	}
+	if (batch->change && state.stage == REPL_DISK_FAILOVER &&
+	    log->state.stage != REPL_DISK_FAILOVER) {
+		WRITE_ONCE(log->failover, log->next + log->nr_blocks - 1);
+		smp_wmb();	/* before the state: see compact_flush() */
 	}
 	log->state = state;
 	log->link = le64_to_cpu(log_last(log)->link);

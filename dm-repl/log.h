@@ -39,7 +39,10 @@
  * the map after it: entries are done, maps set, between two batches, and so is
  * the start chosen; notes are made after the map was changed. And what a batch
  * that failed may have left at the start would be replayed over bitmaps that
- * are newer: it is overwritten first.
+ * are newer: it is overwritten first. Nor may a merge be in a map whose start
+ * lies before the failover: what was put into hidden between would be there
+ * again, and what was put into active before the start would not. Such a
+ * compaction begins anew.
  *
  * Errors: an entry whose batch could not be written is done with an error, and
  * the next batch goes to the same place. A change that could not be written is
@@ -174,6 +177,7 @@ struct repl_log {
 	u64 empty;			/* seq of the last that emptied all; 0 */
 	u64 empty_prev;
 	struct repl_meta_state empty_state; /* before it */
+	u64 failover;			/* seq of the last change to that stage; 0 */
 	u64 compact_at;			/* seq: not before */
 	u8 *buffer;			/* REPL_LOG_BATCH blocks, and as many to reread */
 	unsigned int nr_blocks;		/* in it */
