@@ -371,6 +371,28 @@ static int message_acknowledge(struct primary_message *m)
 	return p->track && repl_track_checkpoint(p->track, id) ? -EIO : 0;
 }
 
+/*
+ * What the peer has been sent by now, by whatever way, it has for good afterwards. Whoever
+ * remembers what it has not (a dirty map that begins before, with `peer' merged into it
+ * before and after) need not send the rest again.
+ */
+static int message_flush(struct primary_message *m)
+{
+	struct repl_primary *p = m->p;
+	int r;
+
+	if (m->argc)
+		return -ENOMSG;
+	mutex_unlock(&p->lock);
+	r = repl_window_flush(&p->window);
+	mutex_lock(&p->lock);
+	if (r == -EBUSY)
+		DMERR("%s: flush: suspended, or there is a cut", m->name);
+	else if (r == -EIO)
+		DMERR("%s: flush: there is no peer that is well", m->name);
+	return r == -ERESTARTSYS ? -EINTR : r;
+}
+
 static int message_release(struct primary_message *m)
 {
 	return message_end(m, true);
@@ -606,6 +628,7 @@ static const struct {
 	{ "release",	message_release },
 	{ "acknowledge", message_acknowledge },
 	{ "abort",	message_abort },
+	{ "flush",	message_flush },
 	{ "push",	message_push },
 	{ "job",	message_job },
 	{ "dirty",	message_dirty },

@@ -1163,6 +1163,7 @@ void repl_window_attach(struct repl_window *w, struct block_device *peer)
 {
 	spin_lock_irq(&w->lock);
 	w->peer = peer;
+	w->peer_nr++;
 	w->written++;		/* by others, perhaps */
 	w->failed = false;
 	w->by_itself = false;
@@ -1407,6 +1408,73 @@ void repl_window_release(struct repl_window *w)
 	spin_unlock_irq(&w->lock);
 	if (!repl_window_has_peer(w))
 		repl_window_lose(w);
+}
+
+/*
+ * ---- Flush ----
+ */
+
+/* Entries and claims with a number below @seq have ended, well or not. */
+static bool window_has_ended(struct repl_window *w, u64 seq)
+{
+	struct repl_claim *claim;
+	bool ended;
+
+	spin_lock_irq(&w->lock);
+	claim = list_first_entry_or_null(&w->claims, struct repl_claim, list);
+	ended = window_has_passed(w, seq) && (!claim || claim->range.seq >= seq);
+	spin_unlock_irq(&w->lock);
+	return ended;
+}
+
+/* It is no use to wait for a flush of this peer any more. */
+static bool window_flush_over(struct repl_window *w, u64 peer_nr)
+{
+	bool over;
+
+	spin_lock_irq(&w->lock);
+	over = !window_sends(w) || w->stopping || w->is_cut || w->peer_nr != peer_nr;
+	spin_unlock_irq(&w->lock);
+	return over;
+}
+
+/**
+ * repl_window_flush() - wait until the peer has for good what it has been sent by now
+ * @w: window
+ *
+ * Entries and claims that are under way are waited for, too; those that fail are missed
+ * then.
+ *
+ * Context: process.
+ * Return: 0; -ERESTARTSYS if the caller was killed; -EBUSY if there is a cut, or the
+ * device is suspended; -EIO if the peer is lost, or there is none.
+ */
+int repl_window_flush(struct repl_window *w)
+{
+	u64 seq, peer_nr, flush;
+	int r;
+
+	spin_lock_irq(&w->lock);
+	seq = w->seq;
+	peer_nr = w->peer_nr;
+	window_poke(w);
+	spin_unlock_irq(&w->lock);
+	r = wait_event_killable(w->wait, window_flush_over(w, peer_nr) ||
+				window_has_ended(w, seq));
+	if (r)
+		return r;
+	spin_lock_irq(&w->lock);
+	flush = ++w->flush_wanted;
+	window_poke(w);
+	spin_unlock_irq(&w->lock);
+	r = wait_event_killable(w->wait, window_flush_over(w, peer_nr) ||
+				READ_ONCE(w->flush_done) >= flush);
+	if (r)
+		return r;
+	/* One that has failed is done, too: the peer has, before. */
+	if (!window_flush_over(w, peer_nr))
+		return 0;
+	return repl_window_has_peer(w) && w->peer_nr == peer_nr ? -EBUSY : -EIO;
 }
 
 /*

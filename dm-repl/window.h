@@ -116,6 +116,7 @@ struct repl_window {
 
 	spinlock_t lock;		/* to the gap */
 	struct block_device *peer;	/* NULL: none */
+	u64 peer_nr;			/* a number for each that is attached */
 	bool failed;			/* send nothing more */
 	bool stopping;			/* let nobody wait */
 	bool quiesced;			/* send nothing now */
@@ -233,6 +234,7 @@ bool repl_window_is_idle(struct repl_window *window);
 /* Cuts. */
 int repl_window_cut(struct repl_window *window);
 int repl_window_drain(struct repl_window *window);
+int repl_window_flush(struct repl_window *window);
 void repl_window_release(struct repl_window *window);
 
 /* Suspend and reload. */

@@ -715,6 +715,77 @@ static void hold(void)
 	unmake();
 }
 
+/* What was sent before it is on the peer, and nothing that comes later is waited for. */
+static void flush(void)
+{
+	struct helper h;
+
+	section("flush");
+	make("2 async peer_timeout=600000");
+	leg_hold(PEER);
+	put_regions(0, 3);
+	start_message(&h, "flush");
+	leg_heal(PEER);
+	end(&h, 0, "flush");
+	ok_content(peer_fd, 0, SIZE, content, "what was written before is on the peer");
+	status();
+	ok_u64(st.checkpoint_regions, 3, "its checkpoint has not got it");
+	ok_errno(dm_message(NAME, "flush"), 0, "flush, with nothing to send");
+	ok_errno(dm_message(NAME, "flush 1"), EINVAL, "flush, with a word too many");
+
+	ok_errno(dm_message(NAME, "cut 1"), 0, "cut");
+	ok_errno(dm_message(NAME, "flush"), EBUSY, "not during a cut");
+	ok_errno(dm_message(NAME, "abort 1"), 0, "abort");
+	leg_hold(PEER);
+	put_regions(10, 2);
+	start_message(&h, "flush");
+	ok_errno(dm_message(NAME, "cut 2"), 0, "a cut comes before it has ended");
+	end(&h, EBUSY, "flush");
+	ok_errno(dm_message(NAME, "abort 2"), 0, "abort");
+	leg_heal(PEER);
+	settle();
+	same("after the flush that was refused");
+
+	section("flush, and a peer that fails");
+	leg_fail(PEER, SECTORS - 8, 8, LEG_WRITES);	/* and flushes */
+	put_regions(20, 1);
+	ok_errno(dm_message(NAME, "flush"), EIO, "the flush fails");
+	ok_primary_latched(NAME, "peer-flush", EIO, ANY_SECTOR);
+	ok_errno(dm_message(NAME, "flush"), EIO, "there is no peer that is well");
+	leg_heal(PEER);
+	attach_and_push();
+	leg_hold(PEER);
+	put_regions(30, 2);
+	start_message(&h, "flush");
+	leg_fail(PEER, 0, SECTORS, LEG_ALL);
+	end(&h, EIO, "the write before it fails: flush");
+	leg_heal(PEER);
+	attach_and_push();
+	leg_hold(PEER);
+	put_regions(40, 2);
+	start_message(&h, "flush");
+	leg_heal(PEER);
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	pthread_join(h.thread, NULL);
+	ok(!h.err || h.err == EIO, "who flushes does not wait for ever");
+	ok_errno(dm_message(NAME, "flush"), EIO, "there is no peer");
+	attach_and_push();
+	same("afterwards");
+	unmake();
+
+	section("flush in mode sync");
+	make("1 sync");
+	put_regions(0, 3);
+	ok_errno(dm_message(NAME, "flush"), 0, "flush");
+	leg_fail(PEER, SECTORS - 8, 8, LEG_WRITES);
+	ok_errno(dm_message(NAME, "flush"), EIO, "it fails");
+	ok_primary_latched(NAME, "peer-flush", EIO, ANY_SECTOR);
+	leg_heal(PEER);
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), 0, "attach");
+	equal("afterwards");
+	unmake();
+}
+
 static void broken(void)
 {
 	struct helper drain;
@@ -1163,5 +1234,6 @@ int main(void)
 	pressure(false);
 	pressure(true);
 	cut_flushes();		/* (the RAM disks have no cache to flush) */
+	flush();
 	return tap_end();
 }

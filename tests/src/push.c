@@ -564,6 +564,32 @@ static void *cancelling(void *arg)
 	return NULL;
 }
 
+/* What is being copied is waited for, too; what is not yet stays missing. */
+static void flushes(void)
+{
+	uint64_t same = 0, left;
+	uint8_t *buf = io_alloc(BYTES);
+
+	section("flush during a push");
+	make("2 async peer_timeout=600000");
+	fill();
+	attach();
+	leg_hold("push-peer");
+	in_flight(MIB / BYTES);
+	left = missing();
+	leg_heal("push-peer");
+	ok_errno(dm_message("push", "flush"), 0, "flush");
+	for (unsigned int i = 0; i < REGIONS; i++) {
+		need(!io_read(peer_fd, i * BYTES, BYTES, buf), "the peer reads");
+		same += !memcmp(buf, content + i * BYTES, BYTES);
+	}
+	ok_u64(same, REGIONS - left, "all that was being copied is on the peer");
+	munmap(buf, BYTES);
+	end_held();
+	settle();
+	unmake();
+}
+
 static void hangs(void)
 {
 	pthread_t thread;
@@ -803,6 +829,7 @@ int main(void)
 	by_hand();
 	pace();
 	backs_off();
+	flushes();
 	hangs();
 	errors();
 	compare();
