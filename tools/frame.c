@@ -198,7 +198,7 @@ struct wire_hello {
 	uint16_t nr_volumes;
 	uint64_t checkpoint;
 	uint64_t prepared;
-	uint64_t pending;
+	uint64_t life;
 	uint8_t boot[FRAME_BOOT_SIZE];
 	char resource[FRAME_NAME_MAX + 1];
 	char host[FRAME_NAME_MAX + 1];
@@ -279,7 +279,7 @@ size_t hello_encode(const struct repl_hello *hello, void *buf)
 		.nr_volumes = htole16(hello->nr_volumes),
 		.checkpoint = htole64(hello->checkpoint),
 		.prepared = htole64(hello->prepared),
-		.pending = htole64(hello->pending),
+		.life = htole64(hello->life),
 	};
 
 	memcpy(wire.boot, hello->boot, sizeof(wire.boot));
@@ -324,7 +324,7 @@ int hello_decode(const struct repl_frame *frame, struct repl_hello *hello,
 	hello->nr_volumes = le16toh(wire.nr_volumes);
 	hello->checkpoint = le64toh(wire.checkpoint);
 	hello->prepared = le64toh(wire.prepared);
-	hello->pending = le64toh(wire.pending);
+	hello->life = le64toh(wire.life);
 	memcpy(hello->boot, wire.boot, sizeof(hello->boot));
 	memcpy(hello->resource, wire.resource, sizeof(hello->resource));
 	memcpy(hello->host, wire.host, sizeof(hello->host));

@@ -104,7 +104,7 @@ struct repl_hello {
 	uint16_t nr_volumes;
 	uint64_t checkpoint;	/* id of the newest that is committed */
 	uint64_t prepared;	/* id; 0: none */
-	uint64_t pending;	/* id asked for, without an answer yet; 0: none */
+	uint64_t life;		/* secondary: random, and another one if its disk may have gone back */
 	uint8_t boot[FRAME_BOOT_SIZE];	/* of the host, random */
 	char resource[FRAME_NAME_MAX + 1];
 	char host[FRAME_NAME_MAX + 1];

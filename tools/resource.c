@@ -421,6 +421,19 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
 	       dm_message(name, "dirty clear peer", NULL, 0, error) ? -1 : 0;
 }
 
+/*
+ * What the peer may lack of what the resync has to send: less than `checkpoint' has, by what
+ * is on the peer's disk for good.
+ */
+#define SETTLED "settled"
+
+/* It need not be there. */
+static void forget_settled(const char *name)
+{
+	dm_message(name, "dirty thaw " SETTLED " drop", NULL, 0, NULL);
+	dm_message(name, "dirty remove " SETTLED, NULL, 0, NULL);
+}
+
 #define MARKS 16		/* ranges in one message */
 
 /*
@@ -442,6 +455,7 @@ static int mark_missing(const struct repl_resource *resource, unsigned int i,
 	if (!f)
 		return errno == ENOENT ? 0 : error_set(error, REPL_EXIT_FAILED, "%s: %s", path,
 						       strerror(errno));
+	forget_settled(name);
 	while (!r && fscanf(f, "%llu %llu", &sector, &sectors) == 2) {
 		if (!nr)
 			used = sprintf(message, "dirty mark peer");
@@ -522,6 +536,19 @@ int resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
 	return each(resource, true, one_lost_leg, volumes, error);
 }
 
+/* What the peer may lack is to be sent to it. */
+static int mark_owed(const struct repl_resource *resource, unsigned int i, const char *name,
+		     const struct repl_resync *how, struct repl_error *error)
+{
+	if (mark_missing(resource, i, name, error))
+		return -1;
+	/* (Somebody may have removed that map.) */
+	if (how->settled >> i & 1 &&
+	    !dm_message(name, "dirty merge " SETTLED " peer", NULL, 0, NULL))
+		return 0;
+	return dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
@@ -537,8 +564,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) :
 		       (how->rate >= 0 && set_speed(name, how->rate, error)) ||
-		       mark_missing(resource, i, name, error) ||
-		       dm_message(name, "dirty merge checkpoint peer", NULL, 0, error) ? -1 : 0;
+		       mark_owed(resource, i, name, how, error) ? -1 : 0;
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
@@ -555,8 +581,9 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		if (dm_message(name, message, NULL, 0, error))
 			return -1;
 	}
-	if (!how->full && (mark_missing(resource, i, name, error) ||
-			   dm_message(name, "dirty merge checkpoint peer", NULL, 0, error)))
+	if (how->full)
+		forget_settled(name);
+	else if (mark_owed(resource, i, name, how, error))
 		return -1;
 	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
 		      error))
@@ -576,6 +603,65 @@ int resource_resync(const struct repl_resource *resource, const struct repl_resy
 {
 	/* All of them: one that cannot must not keep another behind. */
 	return each(resource, true, volume_resync, (void *)how, error);
+}
+
+/*
+ * The map begins anew, with what is written from now on; what the peer lacks by now is added,
+ * before and after all that is on its way has arrived: what fails then is missed again.
+ */
+static int settle(const char *name, struct repl_error *error)
+{
+	static const char merge[] = "dirty merge peer " SETTLED;
+
+	return dm_message(name, merge, NULL, 0, error) ||
+	       dm_message(name, "flush", NULL, 0, error) ||
+	       dm_message(name, merge, NULL, 0, error) ? -1 : 0;
+}
+
+static int one_settle_push(const struct repl_resource *resource, unsigned int i,
+			   const char *name, void *arg, struct repl_error *error)
+{
+	uint64_t *settled = arg, bit = (uint64_t)1 << i;
+	struct repl_status status;
+
+	if (status_of(name, REPL_PRIMARY, &status, error))
+		return -1;
+	if (!push_under_way(&status))
+		return 0;
+	if (*settled & bit && !dm_message(name, "dirty freeze " SETTLED, NULL, 0, NULL)) {
+		if (!settle(name, error))
+			return dm_message(name, "dirty thaw " SETTLED " drop", NULL, 0, error);
+		/* What it had before counts still. */
+		if (dm_message(name, "dirty thaw " SETTLED " merge", NULL, 0, NULL))
+			*settled &= ~bit;
+		return -1;
+	}
+	*settled &= ~bit;
+	forget_settled(name);
+	if (dm_message(name, "dirty add " SETTLED, NULL, 0, error) || settle(name, error)) {
+		forget_settled(name);
+		return -1;
+	}
+	*settled |= bit;
+	return 0;
+}
+
+int resource_settle(const struct repl_resource *resource, uint64_t *settled,
+		    struct repl_error *error)
+{
+	return each(resource, true, one_settle_push, settled, error);
+}
+
+static int one_unsettle(const struct repl_resource *resource, unsigned int i,
+			const char *name, void *arg, struct repl_error *error)
+{
+	forget_settled(name);
+	return 0;
+}
+
+int resource_unsettle(const struct repl_resource *resource, struct repl_error *error)
+{
+	return each(resource, true, one_unsettle, NULL, error);
 }
 
 /* For resyncs that the kernel begins by itself. */

@@ -147,6 +147,7 @@ struct repl_resync {
 	bool compare;			/* read both sides, and send what differs */
 	int64_t rate;			/* bytes a second, of each volume; 0: unlimited;
 					   RESYNC_RATE_CONFIG: resync_rate */
+	uint64_t settled;		/* volumes whose peer has all but resource_settle() says */
 };
 
 /**
@@ -178,6 +179,29 @@ int resource_import(const struct repl_resource *resource, uint64_t volumes,
 int resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 		    struct repl_error *error);
 int resource_detach(const struct repl_resource *resource, struct repl_error *error);
+
+/**
+ * resource_settle() - remember what a resync has brought to the peer for good by now
+ * @resource: resource; this side is primary
+ * @settled: volumes of which that has succeeded before, a bit for each; those of which it
+ *	has now are added
+ * @error: filled in on -1; tried on all of them
+ *
+ * Waits for the peer's disks to be flushed. From then on a dirty map of the device has what
+ * the peer may lack, less than all since the last checkpoint: for resource_resync(), as long
+ * as it is the same disk and has not gone back.
+ *
+ * Return: 0 or -1: what was settled before still is.
+ */
+int resource_settle(const struct repl_resource *resource, uint64_t *settled,
+		    struct repl_error *error);
+
+/**
+ * resource_unsettle() - forget what resource_settle() has remembered
+ * @resource: resource; this side is primary
+ * @error: filled in on -1
+ */
+int resource_unsettle(const struct repl_resource *resource, struct repl_error *error);
 
 /**
  * resource_lost_legs() - which data legs are to be connected before they are attached

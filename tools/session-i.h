@@ -119,6 +119,12 @@ struct session {
 	bool unexport;			/* there was a failover: op_unexport() */
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
+	uint64_t life, peer_life;	/* of the secondary: see struct repl_hello */
+	uint64_t settled, unsettle;	/* volumes: resource_settle() has one; it is to be forgotten */
+	uint64_t settled_life;		/* the peer's, then */
+	bool settled_first;		/* of a secondary without a checkpoint */
+	uint64_t settled_at;		/* ms: when it was begun last */
+	bool first_sync;		/* the resync goes on with that one */
 	uint64_t resync_began, resync_wait;	/* ms: the last one that did; until the next */
 	char *release;			/* the hook that the last hold needs still, or NULL */
 	bool early;			/* that one's is before the state: none is saved */
@@ -152,6 +158,7 @@ void session_feed(struct session *s, const struct pair_event *event);
 void session_feed_type(struct session *s, enum pair_event_type type);
 void session_failed(struct session *s, const char *why);
 void session_look_now(struct session *s);
+void session_new_life(struct session *s);
 void session_hook_env(struct session *s, char resource[80], char id[48], char *env[3]);
 
 /* session-op.c */
@@ -163,6 +170,7 @@ bool op_legs_idle(const struct session *s);
 void op_fresh(struct session *s);
 bool op_resync_comes(const struct session *s, const struct pair_kernel *kernel);
 void op_resync(struct session *s);
+void op_settle(struct session *s);
 void op_pong(struct session *s);
 void op_unexport(struct session *s);
 void op_promote(struct session *s);

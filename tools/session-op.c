@@ -18,6 +18,8 @@ enum {
 	OP_UNEXPORT,				/* after a failover */
 	OP_PROMOTE,				/* what has failed over and is merged */
 	OP_ADOPT,				/* after a commit: the primary's lineage */
+	OP_SETTLE,
+	OP_UNSETTLE,
 };
 
 /*
@@ -28,6 +30,7 @@ enum {
 
 #define RESYNC_WAIT 2000	/* ms: after a resync that the peer has not taken; doubled */
 #define RESYNC_WAIT_MAX 30000
+#define SETTLE_MS 10000		/* so much of a resync may be sent twice, and a little more */
 
 enum step_kind { STEP_WORK, STEP_HOLD_HOOK, STEP_RELEASE_HOOK };
 
@@ -60,7 +63,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
-	const struct repl_resync by_itself = { .rate = RESYNC_RATE_CONFIG };
+	const struct repl_resync by_itself = { .rate = RESYNC_RATE_CONFIG, .settled = id };
 	struct repl_resource promoted;
 
 	switch (what) {
@@ -91,6 +94,11 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 		return resource_import(resource, id, error);
 	case OP_RESYNC:
 		return resource_resync(resource, &by_itself, error);
+	case OP_SETTLE:
+		*value = id;
+		return resource_settle(resource, value, error);
+	case OP_UNSETTLE:
+		return resource_unsettle(resource, error);
 	case PAIR_PREPARE:
 		return resource_prepare(resource, id, error);
 	case PAIR_COMMIT:
@@ -202,6 +210,7 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 	if (!good)
 		session_failed(op->s, error->text);
 	if (op->type == PAIR_FAILOVER) {
+		session_new_life(op->s);
 		tell_failover(op->s, good, good ? NULL : error->text);
 		op->s->unexport = true;
 	}
@@ -508,13 +517,25 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 		session_look_now(s);
 }
 
+/* What a resync that was broken off has brought to the peer for good it has still; volumes. */
+static uint64_t settled(const struct session *s)
+{
+	return s->peer_life && s->peer_life == s->settled_life ? s->settled : 0;
+}
+
+/* The first sync of a secondary: that it had all of it is nothing that goes by itself. */
+static bool goes_on_first(const struct session *s)
+{
+	return s->meet.blank && s->settled_first && settled(s);
+}
+
 /* Of the peer that is there, what it has missed is known, and sent as soon as it can be. */
 static bool resync_is_due(const struct session *s, const struct pair_kernel *kernel)
 {
 	const struct pair *pair = &s->pair;
 
-	return pair->role == PAIR_PRIMARY && pair->connected && pair->running &&
-	       !pair->diverged && !pair_apart(pair) && !s->leaving &&
+	return pair->role == PAIR_PRIMARY && pair->connected &&
+	       (pair->running || goes_on_first(s)) && !pair->diverged && !pair_apart(pair) && !s->leaving &&
 	       !kernel->never && (kernel->lost || pair->rebooted);
 }
 
@@ -651,5 +672,70 @@ void op_pong(struct session *s)
 	if (!may_resync(s))
 		return;
 	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);
-	s->resyncing = !worker_call(s->worker, OP_RESYNC, 0, resync_ended, s, &error);
+	s->first_sync = !s->pair.running;
+	s->resyncing = !worker_call(s->worker, OP_RESYNC, settled(s), resync_ended, s, &error);
+}
+
+/*
+ * ---- What a resync has brought to the peer for good ----
+ */
+
+static void settle_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	s->settled = worker_value(s->worker);
+	/* (That the leg has failed the kernel's event says, and a push has another end.) */
+	if (good && s->settled)
+		tell_text(s, "settled", NULL, NULL);
+	if (s->leaving)
+		session_leave(s);
+}
+
+static void unsettle_ended(bool good, const struct repl_error *error, void *context)
+{
+	struct session *s = context;
+
+	s->resyncing = false;
+	if (s->leaving)
+		session_leave(s);
+}
+
+static uint64_t settle_ms(void)
+{
+	const char *test = getenv("REPLCTL_TEST_SETTLE_MS");
+
+	return test ? strtoul(test, NULL, 10) : SETTLE_MS;
+}
+
+/**
+ * op_settle() - the primary's: a resync that is broken off goes on where it was
+ * @s: session
+ *
+ * By the clock. After a checkpoint there is nothing to remember.
+ */
+void op_settle(struct session *s)
+{
+	const struct pair *pair = &s->pair;
+	struct repl_error error;
+
+	if (s->leaving || pair->role != PAIR_PRIMARY || pair->phase != PAIR_IDLE ||
+	    pair->busy || !op_legs_idle(s))
+		return;
+	if (s->unsettle && !s->settled) {
+		s->resyncing = !worker_call(s->worker, OP_UNSETTLE, 0, unsettle_ended, s,
+					    &error);
+		if (s->resyncing)
+			s->unsettle = 0;
+		return;
+	}
+	if (!pair->degraded || !pair->coming || !pair->connected || !s->peer_life ||
+	    now_ms() - s->settled_at < settle_ms())
+		return;
+	s->settled_at = now_ms();
+	s->settled = settled(s);
+	s->settled_life = s->peer_life;
+	s->settled_first = s->meet.blank && !pair->running;
+	s->resyncing = !worker_call(s->worker, OP_SETTLE, s->settled, settle_ended, s, &error);
 }

@@ -5,7 +5,7 @@
 
 #include "session-i.h"
 
-#define PROTOCOL 5	/* what we speak: Documentation/protocol.rst, HELLO */
+#define PROTOCOL 6	/* what we speak: Documentation/protocol.rst, HELLO */
 
 /*
  * ---- Keys ----
@@ -104,6 +104,7 @@ void send_hello(struct session *s)
 	if (s->pair.role == PAIR_SECONDARY) {
 		hello.checkpoint = kernel.oldest;
 		hello.prepared = kernel.prepared;
+		hello.life = s->life;
 		hello.stage = kernel.partly_over ? HELLO_STAGE_FAILOVER : kernel.running ?
 			      HELLO_STAGE_RUNNING : kernel.blank ? HELLO_STAGE_NONE :
 			      HELLO_STAGE_DONE;
@@ -267,6 +268,7 @@ static void peer_hello(struct session *s, const struct repl_frame *frame)
 			   hello.stage == HELLO_STAGE_FAILOVER_FAILED;
 	event.hello.checkpoint = hello.checkpoint;
 	memcpy(s->peer_boot, hello.boot, sizeof(s->peer_boot));
+	s->peer_life = hello.life;
 	event.hello.rebooted = s->pair.role == PAIR_PRIMARY && peer_rebooted(s);
 	if (event.hello.rebooted && !s->pair.rebooted)
 		say(s, 5, "%s has been rebooted: what was written since the last checkpoint is sent again",

@@ -75,6 +75,8 @@ static void act_result(struct session *s, const struct pair_action *action)
 			s->last_duration = now_us() - s->began;
 		s->last_error[0] = 0;
 		s->resync_wait = 0;
+		s->unsettle = s->settled;
+		s->settled = 0;
 		s->why_apart[0] = 0;	/* it was believed, or all of it has been sent */
 		say(s, 6, "checkpoint %llu", (unsigned long long)action->id);
 	} else {
@@ -261,6 +263,9 @@ static void tick_checkpoint(struct session *s, uint64_t now)
 /* One that has failed is not all: the secondary has none yet. */
 static void tick_first(struct session *s)
 {
+	/* A first sync that was broken off, and has been gone on with by ourselves. */
+	if (s->first_sync && !s->pair.degraded && idle(s) && !s->leaving)
+		meet_synced(s);
 	if (s->pair.role == PAIR_PRIMARY && s->pair.blank && s->pair.running &&
 	    s->pair.connected && !s->pair.degraded && idle(s) && !s->leaving)
 		session_feed_type(s, PAIR_TRIGGER);
@@ -275,6 +280,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	if (now - s->resynced >= RESYNC_MS) {
 		s->resynced = now;
 		op_resync(s);
+		op_settle(s);
 		op_anew(s);
 		op_export(s);
 		op_promote(s);
@@ -404,6 +410,16 @@ static void our_boot(unsigned char boot[FRAME_BOOT_SIZE])
 		memset(boot, 0, FRAME_BOOT_SIZE);
 }
 
+/**
+ * session_new_life() - what the peer knows of our disk may not be so any more
+ * @s: session
+ */
+void session_new_life(struct session *s)
+{
+	if (getrandom(&s->life, sizeof(s->life), 0) != sizeof(s->life))
+		s->life = 0;	/* one that is never the same */
+}
+
 static int begin(struct session *s, struct repl_error *error)
 {
 	int r = peer_keys(s->config, s->keys, &s->nr_keys, error);
@@ -452,6 +468,7 @@ int session_new(sd_event *event, struct repl_config *config, unsigned int here,
 	s->save_fd = -1;
 	s->state_fd = -1;
 	our_boot(s->boot);
+	session_new_life(s);
 	r = role_find(&s->resource, false, error);
 	pair_init(&s->pair, resource_role(&s->resource));
 	if (!r)

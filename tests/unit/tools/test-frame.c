@@ -353,7 +353,7 @@ static const struct repl_hello good_hello = {
 	.nr_volumes = 0x1234,
 	.checkpoint = 0x0102030405060708,
 	.prepared = 42,
-	.pending = ~0ull,
+	.life = ~0ull,
 	.boot = { 1, 2, 3, [15] = 255 },
 	.resource = "data.A-1_b",
 	.host = "h",
@@ -374,7 +374,7 @@ static void hello_round(void **state)
 	assert_int_equal(hello.nr_volumes, 0x1234);
 	assert_int_equal(hello.checkpoint, 0x0102030405060708);
 	assert_int_equal(hello.prepared, 42);
-	assert_true(hello.pending == ~0ull);
+	assert_true(hello.life == ~0ull);
 	assert_memory_equal(hello.boot, good_hello.boot, 16);
 	assert_string_equal(hello.resource, "data.A-1_b");
 	assert_string_equal(hello.host, "h");

@@ -64,6 +64,9 @@ static struct fake {
 	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
 	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
+	unsigned int settles, unsettles;
+	bool no_settle;
+	uint64_t settled;		/* what the last resync was told */
 } (*fakes)[RESOURCES];
 
 static struct fake *fake_of(const struct repl_resource *resource)
@@ -102,6 +105,9 @@ int __wrap_resource_failover(const struct repl_resource *resource, struct repl_e
 int __wrap_resource_unexport(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_import(const struct repl_resource *resource, uint64_t volumes,
 			   struct repl_error *error);
+int __wrap_resource_settle(const struct repl_resource *resource, uint64_t *settled,
+			   struct repl_error *error);
+int __wrap_resource_unsettle(const struct repl_resource *resource, struct repl_error *error);
 int __wrap_resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
 			      struct repl_error *error);
 int __wrap_resource_export_anew(const struct repl_resource *resource, uint64_t volumes,
@@ -281,6 +287,22 @@ int __wrap_resource_import(const struct repl_resource *resource, uint64_t volume
 	return 0;
 }
 
+int __wrap_resource_settle(const struct repl_resource *resource, uint64_t *settled,
+			   struct repl_error *error)
+{
+	fake_of(resource)->settles++;
+	if (fake_of(resource)->no_settle)
+		return error_set(error, REPL_EXIT_FAILED, "no settle");
+	*settled |= 1;
+	return 0;
+}
+
+int __wrap_resource_unsettle(const struct repl_resource *resource, struct repl_error *error)
+{
+	fake_of(resource)->unsettles++;
+	return 0;
+}
+
 int __wrap_resource_resync(const struct repl_resource *resource, const struct repl_resync *how,
 			   struct repl_error *error)
 {
@@ -296,6 +318,7 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 	if (f)
 		fclose(f);
 	fake_of(resource)->resyncs++;
+	fake_of(resource)->settled = how->settled;
 	fake_of(resource)->attached = true;
 	return 0;
 }
@@ -842,6 +865,84 @@ static void coming(void **state)
 	fakes[ALPHA][0].attached = false;
 	assert_int_equal(ask(BETA, "checkpoint", "r0", NULL), 0);
 	assert_int_equal(fakes[ALPHA][0].resyncs, 2);
+}
+
+/* A resync is under way on alpha, and has been noted once more; then its leg fails. */
+static void breaks_off(void)
+{
+	unsigned int settles = fakes[ALPHA][0].settles, resyncs = fakes[ALPHA][0].resyncs;
+
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].lost = false;
+	fakes[ALPHA][0].coming = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
+	run_until(fakes[ALPHA][0].settles >= settles + 2);
+	fakes[ALPHA][0].coming = false;
+	fakes[ALPHA][0].lost = true;
+	run_until(fakes[ALPHA][0].resyncs == resyncs + 1);
+	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+}
+
+/*
+ * What a resync has brought to the peer for good is not sent again when it is broken off: if
+ * it is the same peer, and there was no checkpoint since.
+ */
+static void settling(void **state)
+{
+	configure_both(0, ALPHA, "");
+	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	assert_int_equal(fakes[ALPHA][0].settles, 0);
+	breaks_off();
+	assert_int_equal(fakes[ALPHA][0].settled, 1);
+	fakes[ALPHA][0].no_settle = true;
+	breaks_off();
+	assert_int_equal(fakes[ALPHA][0].settled, 1);
+	fakes[ALPHA][0].no_settle = false;
+
+	assert_int_equal(fakes[ALPHA][0].unsettles, 0);
+	checkpoint(ALPHA, "r0");
+	run_until(fakes[ALPHA][0].unsettles == 1);
+	fakes[ALPHA][0].no_settle = true;
+	breaks_off();
+	assert_int_equal(fakes[ALPHA][0].settled, 0);
+	fakes[ALPHA][0].no_settle = false;
+	checkpoint(ALPHA, "r0");
+
+	/* A connection more or less changes nothing; another daemon of its may not know. */
+	breaks_off();
+	assert_int_equal(fakes[ALPHA][0].settled, 1);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].lost = true;
+	start(BETA, NULL, 0);
+	connected("r0");
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
+	run_until(fakes[ALPHA][0].attached);
+	assert_int_equal(fakes[ALPHA][0].settled, 0);
+	unsetenv("REPLCTL_TEST_SETTLE_MS");
+}
+
+/* The first sync, too: then there is the first checkpoint by itself. */
+static void settling_first(void **state)
+{
+	configure_both(0, ALPHA, "");
+	fakes[BETA][0].blank = true;
+	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
+	start_both();
+	connected("r0");
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].lost = true;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);	/* it looks */
+	run_until(times_in_log(ALPHA, "sync --full") > 0);
+	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
+	breaks_off();
+	assert_int_equal(fakes[ALPHA][0].settled, 1);
+	run_until(fakes[BETA][0].checkpoint);
+	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
 /* Alpha has taken over at checkpoint 7, and beta returns, with so many changes of its own. */
@@ -1453,7 +1554,7 @@ static void liar_opened(struct repl_conn *conn, void *context)
 	unsigned char payload[FRAME_HELLO_SIZE];
 	struct repl_frame frame = { FRAME_HELLO, 0, sizeof(payload), payload };
 	struct repl_hello hello = {
-		.protocol_min = 5, .protocol_max = 5, .role = HELLO_PRIMARY, .nr_volumes = 1,
+		.protocol_min = 6, .protocol_max = 6, .role = HELLO_PRIMARY, .nr_volumes = 1,
 	};
 
 	snprintf(hello.resource, sizeof(hello.resource), "%s", (const char *)context);
@@ -1925,7 +2026,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(settling), test(settling_first), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
