@@ -166,9 +166,11 @@ image()
 	[ "$data" = "$log" ] && echo "$data" || echo "data: $data, log: $log"
 }
 
-# serve: the daemon, in the background; $daemon is its number
+# serve: the daemon, in the background; $daemon is its number. It notes each two seconds, not
+# each ten, how far a resync has come.
 serve()
 {
+	export REPLCTL_TEST_SETTLE_MS=0
 	$replctl serve r0 2>>$disks/daemon.log &
 	daemon=$!
 	disown
