@@ -221,18 +221,17 @@ static void print_range(const struct repl_range *range, void *context)
 	p->nr++;
 }
 
-/* Return: 1 if it has it; 0; -1. */
-static int has_map(const char *name, const char *map, struct repl_error *error)
+int dirty_find_map(const char *name, const char *map, struct repl_dirty_map *found,
+		   struct repl_error *error)
 {
 	char answer[ANSWER_LIST], *line, *rest;
-	struct repl_dirty_map found;
 
 	if (dm_message(name, "dirty list", answer, sizeof(answer), error))
 		return -1;
 	for (line = strtok_r(answer, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		if (dirty_map_parse(line, &found, error))
+		if (dirty_map_parse(line, found, error))
 			return -1;
-		if (!strcmp(found.name, map))
+		if (!strcmp(found->name, map))
 			return 1;
 	}
 	return 0;
@@ -261,11 +260,12 @@ int dirty_print_extents(const struct repl_resource *resource, const char *map, b
 
 	for (unsigned int i = 0; i < config->volumes; i++) {
 		const char *volume = config->volume[i].name;
+		struct repl_dirty_map is;
 		char name[128];
 		int r;
 
 		resource_device(resource, i, false, name, sizeof(name));
-		r = has_map(name, map, error);
+		r = dirty_find_map(name, map, &is, error);
 		if (r > 0 && json && !found)
 			fprintf(to, "{\"schema\":1,\"resource\":\"%s\",\"map\":\"%s\",\"volumes\":[",
 				config->name, map);

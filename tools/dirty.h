@@ -67,6 +67,18 @@ int dirty_extents(const char *name, const char *map, dirty_range_fn *fn, void *c
 		  struct repl_error *error);
 
 /**
+ * dirty_find_map() - has a device a map of that name?
+ * @name: device
+ * @map: its name
+ * @found: out: what it is, if there is one
+ * @error: filled in on -1
+ *
+ * Return: 1; 0: it has not; -1.
+ */
+int dirty_find_map(const char *name, const char *map, struct repl_dirty_map *found,
+		   struct repl_error *error);
+
+/**
  * dirty_print_maps() - the maps of all volumes
  * @resource: resource
  * @json: one object in one line

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "dataleg.h"
+#include "dirty.h"
 #include "dm.h"
 #include "resource-i.h"
 #include "role.h"
@@ -425,13 +426,17 @@ static int primary_up(const struct repl_resource *resource, unsigned int i,
  * What the peer may lack of what the resync has to send: less than `checkpoint' has, by what
  * is on the peer's disk for good.
  */
-#define SETTLED "settled"
+#define SETTLED "replctl.settled"
 
-/* It need not be there. */
-static void forget_settled(const char *name)
+static int forget_settled(const char *name, struct repl_error *error)
 {
-	dm_message(name, "dirty thaw " SETTLED " drop", NULL, 0, NULL);
-	dm_message(name, "dirty remove " SETTLED, NULL, 0, NULL);
+	struct repl_dirty_map map;
+	int there = dirty_find_map(name, SETTLED, &map, error);
+
+	if (there > 0 && map.is_frozen &&
+	    dm_message(name, "dirty thaw " SETTLED " drop", NULL, 0, error))
+		return -1;
+	return there > 0 ? dm_message(name, "dirty remove " SETTLED, NULL, 0, error) : there;
 }
 
 #define MARKS 16		/* ranges in one message */
@@ -455,7 +460,7 @@ static int mark_missing(const struct repl_resource *resource, unsigned int i,
 	if (!f)
 		return errno == ENOENT ? 0 : error_set(error, REPL_EXIT_FAILED, "%s: %s", path,
 						       strerror(errno));
-	forget_settled(name);
+	r = forget_settled(name, error);
 	while (!r && fscanf(f, "%llu %llu", &sector, &sectors) == 2) {
 		if (!nr)
 			used = sprintf(message, "dirty mark peer");
@@ -536,17 +541,26 @@ int resource_lost_legs(const struct repl_resource *resource, uint64_t *volumes,
 	return each(resource, true, one_lost_leg, volumes, error);
 }
 
-/* What the peer may lack is to be sent to it. */
+/*
+ * What the peer may lack is to be sent to it. Return: 1: all of the disk, for it is a first
+ * sync, and nobody knows how far that has come; 0; -1.
+ */
 static int mark_owed(const struct repl_resource *resource, unsigned int i, const char *name,
 		     const struct repl_resync *how, struct repl_error *error)
 {
+	struct repl_dirty_map map;
+	int there = 0;
+
+	if (how->full)
+		return forget_settled(name, error) ? -1 : 1;
 	if (mark_missing(resource, i, name, error))
 		return -1;
-	/* (Somebody may have removed that map.) */
-	if (how->settled >> i & 1 &&
-	    !dm_message(name, "dirty merge " SETTLED " peer", NULL, 0, NULL))
-		return 0;
-	return dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
+	if (how->settled >> i & 1)
+		there = dirty_find_map(name, SETTLED, &map, error);
+	if (there)
+		return there < 0 ? -1 :
+		       dm_message(name, "dirty merge " SETTLED " peer", NULL, 0, error);
+	return how->first ? 1 : dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
 }
 
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
@@ -556,6 +570,7 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	char peer[PATH_MAX], message[PATH_MAX + 16];
 	struct repl_status status;
 	enum repl_peer was;
+	int full;
 
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
@@ -564,7 +579,11 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		return how->full ? error_set(error, REPL_EXIT_REFUSED,
 					     "%s: a resync is under way", name) :
 		       (how->rate >= 0 && set_speed(name, how->rate, error)) ||
-		       mark_owed(resource, i, name, how, error) ? -1 : 0;
+		       mark_owed(resource, i, name, how, error) < 0 ? -1 : 0;
+	if (how->first && status.job.state == REPL_JOB_CANCELLED)
+		return error_set(error, REPL_EXIT_REFUSED,
+				 "%s: the first sync was cancelled: 'replctl sync --full %s'",
+				 name, resource->config->name);
 	if (was == REPL_PEER_NONE && !how->full && !primary_remembers(name, &status))
 		return error_set(error, REPL_EXIT_REFUSED,
 				 "%s: nobody knows what the peer has not got: 'replctl sync --full %s'",
@@ -581,18 +600,17 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		if (dm_message(name, message, NULL, 0, error))
 			return -1;
 	}
-	if (how->full)
-		forget_settled(name);
-	else if (mark_owed(resource, i, name, how, error))
+	full = mark_owed(resource, i, name, how, error);
+	if (full < 0)
 		return -1;
 	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
 		      error))
 		return -1;
 	/* Somebody holds it: it has all that there is to do, and goes on when he lets it. */
 	if (status.job.type == REPL_JOB_PUSH && status.job.state == REPL_JOB_PAUSED &&
-	    !how->full)
+	    !full)
 		return 0;
-	snprintf(message, sizeof(message), "push %s%s", how->full ? "full" : "dirty",
+	snprintf(message, sizeof(message), "push %s%s", full ? "full" : "dirty",
 		 how->compare ? " compare" : "");
 	step(false, "resync %s: %s", name, message);
 	return dm_message(name, message, NULL, 0, error);
@@ -622,13 +640,18 @@ static int one_settle_push(const struct repl_resource *resource, unsigned int i,
 			   const char *name, void *arg, struct repl_error *error)
 {
 	uint64_t *settled = arg, bit = (uint64_t)1 << i;
+	struct repl_dirty_map map;
 	struct repl_status status;
+	int there;
 
 	if (status_of(name, REPL_PRIMARY, &status, error))
 		return -1;
 	if (!push_under_way(&status))
 		return 0;
-	if (*settled & bit && !dm_message(name, "dirty freeze " SETTLED, NULL, 0, NULL)) {
+	there = *settled & bit ? dirty_find_map(name, SETTLED, &map, error) : 0;
+	if (there > 0 && !map.is_frozen) {
+		if (dm_message(name, "dirty freeze " SETTLED, NULL, 0, error))
+			return -1;
 		if (!settle(name, error))
 			return dm_message(name, "dirty thaw " SETTLED " drop", NULL, 0, error);
 		/* What it had before counts still. */
@@ -637,9 +660,11 @@ static int one_settle_push(const struct repl_resource *resource, unsigned int i,
 		return -1;
 	}
 	*settled &= ~bit;
-	forget_settled(name);
-	if (dm_message(name, "dirty add " SETTLED, NULL, 0, error) || settle(name, error)) {
-		forget_settled(name);
+	if (forget_settled(name, error) ||
+	    dm_message(name, "dirty add " SETTLED, NULL, 0, error))
+		return -1;
+	if (settle(name, error)) {
+		forget_settled(name, NULL);
 		return -1;
 	}
 	*settled |= bit;
@@ -655,8 +680,7 @@ int resource_settle(const struct repl_resource *resource, uint64_t *settled,
 static int one_unsettle(const struct repl_resource *resource, unsigned int i,
 			const char *name, void *arg, struct repl_error *error)
 {
-	forget_settled(name);
-	return 0;
+	return forget_settled(name, error);
 }
 
 int resource_unsettle(const struct repl_resource *resource, struct repl_error *error)

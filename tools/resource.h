@@ -148,6 +148,7 @@ struct repl_resync {
 	int64_t rate;			/* bytes a second, of each volume; 0: unlimited;
 					   RESYNC_RATE_CONFIG: resync_rate */
 	uint64_t settled;		/* volumes whose peer has all but resource_settle() says */
+	bool first;			/* of the others it may have nothing */
 };
 
 /**

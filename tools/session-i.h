@@ -120,10 +120,12 @@ struct session {
 	char why_behind[256];		/* that, or the last resync, could not begin */
 	uint64_t resynced;		/* ms: when that was tried last */
 	uint64_t life, peer_life;	/* of the secondary: see struct repl_hello */
-	uint64_t settled, unsettle;	/* volumes: resource_settle() has one; it is to be forgotten */
+	uint64_t settled;		/* volumes of which resource_settle() has something */
 	uint64_t settled_life;		/* the peer's, then */
 	bool settled_first;		/* of a secondary without a checkpoint */
-	uint64_t settled_at;		/* ms: when it was begun last */
+	uint64_t settled_at;		/* ms: when it was begun last; 0: not since a checkpoint */
+	bool settling;			/* the worker does that */
+	bool unsettle;			/* there may be what it has left */
 	bool first_sync;		/* the resync goes on with that one */
 	uint64_t resync_began, resync_wait;	/* ms: the last one that did; until the next */
 	char *release;			/* the hook that the last hold needs still, or NULL */
@@ -171,6 +173,7 @@ void op_fresh(struct session *s);
 bool op_resync_comes(const struct session *s, const struct pair_kernel *kernel);
 void op_resync(struct session *s);
 void op_settle(struct session *s);
+void op_first_synced(struct session *s);
 void op_pong(struct session *s);
 void op_unexport(struct session *s);
 void op_promote(struct session *s);

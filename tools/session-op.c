@@ -12,6 +12,7 @@ enum {
 	OP_RELEASE_GOOD = PAIR_NR_ACTIONS,	/* the peer has committed it */
 	OP_IMPORT,
 	OP_RESYNC,
+	OP_RESYNC_FIRST,			/* a first sync that was broken off */
 	OP_EXPORT,
 	OP_ANEW,
 	OP_CUT,					/* while a hook holds the workload */
@@ -63,7 +64,9 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 {
 	const struct session *s = arg;
 	const struct repl_resource *resource = &s->resource;
-	const struct repl_resync by_itself = { .rate = RESYNC_RATE_CONFIG, .settled = id };
+	const struct repl_resync by_itself = {
+		.rate = RESYNC_RATE_CONFIG, .settled = id, .first = what == OP_RESYNC_FIRST,
+	};
 	struct repl_resource promoted;
 
 	switch (what) {
@@ -93,6 +96,7 @@ static int op_run(void *arg, unsigned int what, uint64_t id, uint64_t *value,
 	case OP_IMPORT:
 		return resource_import(resource, id, error);
 	case OP_RESYNC:
+	case OP_RESYNC_FIRST:
 		return resource_resync(resource, &by_itself, error);
 	case OP_SETTLE:
 		*value = id;
@@ -181,6 +185,8 @@ static void step_good(struct op *op)
 		s->held = worker_value(s->worker);
 	else if (op->step[op->at].work == OP_ADOPT)
 		s->adopt = false;
+	else if (op->step[op->at].work == OP_UNSETTLE)
+		s->unsettle = false;
 	/* Mode async, and no hook: that was all of the pause. */
 	if (op->type == PAIR_HOLD && !op->hold && !s->config->sync)
 		workload_opened(s);
@@ -214,8 +220,8 @@ static void op_ended(bool good, const struct repl_error *error, void *context)
 		tell_failover(op->s, good, good ? NULL : error->text);
 		op->s->unexport = true;
 	}
-	/* The commit is made; the lineage can be taken with the next. */
-	if (good || op->step[op->at].work == OP_ADOPT) {
+	/* The commit is made; the lineage can be taken with the next, or the map be forgotten. */
+	if (good || op->step[op->at].work == OP_ADOPT || op->step[op->at].work == OP_UNSETTLE) {
 		if (good)
 			step_good(op);
 		if (++op->at < op->nr)
@@ -300,8 +306,14 @@ static void plan_release(struct op *op)
 
 	if (s->release)
 		op_add(op, STEP_RELEASE_HOOK, 0);
-	op_add(op, STEP_WORK, op->id && s->pair.last == op->id ? OP_RELEASE_GOOD :
-	       PAIR_RELEASE);
+	if (!op->id || s->pair.last != op->id) {
+		op_add(op, STEP_WORK, PAIR_RELEASE);
+		return;
+	}
+	op_add(op, STEP_WORK, OP_RELEASE_GOOD);
+	/* The checkpoint has all of it. */
+	if (s->unsettle)
+		op_add(op, STEP_WORK, OP_UNSETTLE);
 }
 
 /**
@@ -535,8 +547,8 @@ static bool resync_is_due(const struct session *s, const struct pair_kernel *ker
 	const struct pair *pair = &s->pair;
 
 	return pair->role == PAIR_PRIMARY && pair->connected &&
-	       (pair->running || goes_on_first(s)) && !pair->diverged && !pair_apart(pair) && !s->leaving &&
-	       !kernel->never && (kernel->lost || pair->rebooted);
+	       (pair->running || goes_on_first(s)) && !pair->diverged && !pair_apart(pair) &&
+	       !s->leaving && !kernel->never && (kernel->lost || pair->rebooted);
 }
 
 /**
@@ -673,7 +685,10 @@ void op_pong(struct session *s)
 		return;
 	memcpy(s->resync_boot, s->peer_boot, FRAME_BOOT_SIZE);
 	s->first_sync = !s->pair.running;
-	s->resyncing = !worker_call(s->worker, OP_RESYNC, settled(s), resync_ended, s, &error);
+	/* What the reboot has lost of it nobody knows. */
+	s->resyncing = !worker_call(s->worker, s->first_sync ? OP_RESYNC_FIRST : OP_RESYNC,
+				    s->pair.rebooted ? 0 : settled(s), resync_ended, s,
+				    &error);
 }
 
 /*
@@ -685,21 +700,15 @@ static void settle_ended(bool good, const struct repl_error *error, void *contex
 	struct session *s = context;
 
 	s->resyncing = false;
+	s->settling = false;
 	s->settled = worker_value(s->worker);
 	/* (That the leg has failed the kernel's event says, and a push has another end.) */
 	if (good && s->settled)
 		tell_text(s, "settled", NULL, NULL);
 	if (s->leaving)
 		session_leave(s);
-}
-
-static void unsettle_ended(bool good, const struct repl_error *error, void *context)
-{
-	struct session *s = context;
-
-	s->resyncing = false;
-	if (s->leaving)
-		session_leave(s);
+	else
+		session_look_now(s);
 }
 
 static uint64_t settle_ms(void)
@@ -713,7 +722,7 @@ static uint64_t settle_ms(void)
  * op_settle() - the primary's: a resync that is broken off goes on where it was
  * @s: session
  *
- * By the clock. After a checkpoint there is nothing to remember.
+ * By the clock. After a checkpoint there is nothing to remember: plan_release().
  */
 void op_settle(struct session *s)
 {
@@ -723,14 +732,8 @@ void op_settle(struct session *s)
 	if (s->leaving || pair->role != PAIR_PRIMARY || pair->phase != PAIR_IDLE ||
 	    pair->busy || !op_legs_idle(s))
 		return;
-	if (s->unsettle && !s->settled) {
-		s->resyncing = !worker_call(s->worker, OP_UNSETTLE, 0, unsettle_ended, s,
-					    &error);
-		if (s->resyncing)
-			s->unsettle = 0;
-		return;
-	}
-	if (!pair->degraded || !pair->coming || !pair->connected || !s->peer_life ||
+	if (!pair->degraded || !pair->coming || !pair->connected || pair->rebooted ||
+	    pair_apart(pair) || s->meet.fetching || !s->peer_life ||
 	    now_ms() - s->settled_at < settle_ms())
 		return;
 	s->settled_at = now_ms();
@@ -738,4 +741,19 @@ void op_settle(struct session *s)
 	s->settled_life = s->peer_life;
 	s->settled_first = s->meet.blank && !pair->running;
 	s->resyncing = !worker_call(s->worker, OP_SETTLE, s->settled, settle_ended, s, &error);
+	s->settling = s->resyncing;
+}
+
+/**
+ * op_first_synced() - the primary's: has a first sync been gone on with, to its end?
+ * @s: session, idle
+ *
+ * By the clock. Whoever had begun with it has been told that it was broken off.
+ */
+void op_first_synced(struct session *s)
+{
+	if (!s->first_sync || s->pair.degraded || !goes_on_first(s))
+		return;
+	s->first_sync = false;
+	meet_synced(s);
 }

@@ -75,7 +75,8 @@ static void act_result(struct session *s, const struct pair_action *action)
 			s->last_duration = now_us() - s->began;
 		s->last_error[0] = 0;
 		s->resync_wait = 0;
-		s->unsettle = s->settled;
+		s->unsettle |= s->settled_at;
+		s->settled_at = 0;
 		s->settled = 0;
 		s->why_apart[0] = 0;	/* it was believed, or all of it has been sent */
 		say(s, 6, "checkpoint %llu", (unsigned long long)action->id);
@@ -263,9 +264,8 @@ static void tick_checkpoint(struct session *s, uint64_t now)
 /* One that has failed is not all: the secondary has none yet. */
 static void tick_first(struct session *s)
 {
-	/* A first sync that was broken off, and has been gone on with by ourselves. */
-	if (s->first_sync && !s->pair.degraded && idle(s) && !s->leaving)
-		meet_synced(s);
+	if (idle(s) && !s->leaving)
+		op_first_synced(s);
 	if (s->pair.role == PAIR_PRIMARY && s->pair.blank && s->pair.running &&
 	    s->pair.connected && !s->pair.degraded && idle(s) && !s->leaving)
 		session_feed_type(s, PAIR_TRIGGER);
@@ -317,6 +317,10 @@ void session_look_now(struct session *s)
 	sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
 	if (!resource_kernel(&s->resource, &event.kernel, &error)) {
 		event.kernel.coming |= op_resync_comes(s, &event.kernel);
+		/* The worker waits for the peer: a checkpoint would wait for the worker. */
+		event.kernel.attached &= !s->settling;
+		if (event.kernel.partly_over)
+			session_new_life(s);
 		session_feed(s, &event);
 		tell_text(s, "changed", NULL, NULL);
 		op_promote(s);
@@ -488,6 +492,7 @@ void session_start(struct session *s)
 
 	say(s, 6, "%s", s->pair.role == PAIR_PRIMARY ? "primary" : "secondary");
 	s->unexport = s->first.partly_over;
+	s->unsettle = s->pair.role == PAIR_PRIMARY;	/* what a daemon before us has left */
 	event.journal = journal_read(&s->resource);
 	event.kernel.held |= journal_is_held(&s->resource);
 	if (!event.kernel.held && !event.kernel.prepared) {

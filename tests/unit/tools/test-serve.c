@@ -65,7 +65,7 @@ static struct fake {
 	bool no_cut, coming;
 	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
 	unsigned int settles, unsettles;
-	bool no_settle;
+	bool no_settle, stuck_settle, first;
 	uint64_t settled;		/* what the last resync was told */
 } (*fakes)[RESOURCES];
 
@@ -291,6 +291,8 @@ int __wrap_resource_settle(const struct repl_resource *resource, uint64_t *settl
 			   struct repl_error *error)
 {
 	fake_of(resource)->settles++;
+	while (fake_of(resource)->stuck_settle)
+		usleep(10000);
 	if (fake_of(resource)->no_settle)
 		return error_set(error, REPL_EXIT_FAILED, "no settle");
 	*settled |= 1;
@@ -319,6 +321,7 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 		fclose(f);
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->settled = how->settled;
+	fake_of(resource)->first = how->first;
 	fake_of(resource)->attached = true;
 	return 0;
 }
@@ -867,15 +870,23 @@ static void coming(void **state)
 	assert_int_equal(fakes[ALPHA][0].resyncs, 2);
 }
 
+/* What a daemon does by its clock, it has had the time for. */
+static void two_ticks(void)
+{
+	uint64_t begin = now();
+
+	run_until(now() - begin > 4500);
+}
+
 /* A resync is under way on alpha, and has been noted once more; then its leg fails. */
-static void breaks_off(void)
+static void breaks_off(const char *looks)
 {
 	unsigned int settles = fakes[ALPHA][0].settles, resyncs = fakes[ALPHA][0].resyncs;
 
 	fakes[ALPHA][0].attached = false;
 	fakes[ALPHA][0].lost = false;
 	fakes[ALPHA][0].coming = true;
-	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
+	ask(ALPHA, looks, "r0", NULL);
 	run_until(fakes[ALPHA][0].settles >= settles + 2);
 	fakes[ALPHA][0].coming = false;
 	fakes[ALPHA][0].lost = true;
@@ -895,24 +906,24 @@ static void settling(void **state)
 	connected("r0");
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[ALPHA][0].settles, 0);
-	breaks_off();
+	breaks_off("synced");
 	assert_int_equal(fakes[ALPHA][0].settled, 1);
 	fakes[ALPHA][0].no_settle = true;
-	breaks_off();
+	breaks_off("synced");
 	assert_int_equal(fakes[ALPHA][0].settled, 1);
 	fakes[ALPHA][0].no_settle = false;
 
-	assert_int_equal(fakes[ALPHA][0].unsettles, 0);
+	assert_int_equal(fakes[ALPHA][0].unsettles, 1);		/* at the start */
 	checkpoint(ALPHA, "r0");
-	run_until(fakes[ALPHA][0].unsettles == 1);
+	run_until(fakes[ALPHA][0].unsettles == 2);
 	fakes[ALPHA][0].no_settle = true;
-	breaks_off();
+	breaks_off("synced");
 	assert_int_equal(fakes[ALPHA][0].settled, 0);
 	fakes[ALPHA][0].no_settle = false;
 	checkpoint(ALPHA, "r0");
 
 	/* A connection more or less changes nothing; another daemon of its may not know. */
-	breaks_off();
+	breaks_off("synced");
 	assert_int_equal(fakes[ALPHA][0].settled, 1);
 	kill(daemons[BETA], SIGKILL);
 	ended(BETA);
@@ -939,9 +950,80 @@ static void settling_first(void **state)
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);	/* it looks */
 	run_until(times_in_log(ALPHA, "sync --full") > 0);
 	assert_int_equal(fakes[ALPHA][0].resyncs, 0);
-	breaks_off();
+	breaks_off("checkpoint");
 	assert_int_equal(fakes[ALPHA][0].settled, 1);
+	assert_true(fakes[ALPHA][0].first);
 	run_until(fakes[BETA][0].checkpoint);
+	run_until(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
+
+	/* Another disk, later: that one has had nothing. (The leg looks well.) */
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	fakes[BETA][0].blank = true;
+	fakes[BETA][0].checkpoint = 0;
+	start(BETA, NULL, 0);
+	connected("r0");
+	two_ticks();
+	assert_int_equal(fakes[BETA][0].checkpoint, 0);
+	unsetenv("REPLCTL_TEST_SETTLE_MS");
+}
+
+/* Its host is rebooted in its first sync: what that has cost nobody has noted. */
+static void settling_rebooted(void **state)
+{
+	unsigned int settles;
+
+	configure_both(0, ALPHA, "");
+	fakes[BETA][0].blank = true;
+	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
+	start_both();
+	connected("r0");
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].coming = true;
+	ask(ALPHA, "checkpoint", "r0", NULL);		/* it looks */
+	run_until(fakes[ALPHA][0].settles);
+	kill(daemons[BETA], SIGKILL);
+	ended(BETA);
+	put_file(path_of(BETA, "boot"), "00112233-4455-6677-8899-aabbccddee03\n", 0600);
+	start(BETA, NULL, 0);
+	run_until(times_in_log(ALPHA, "beta has been rebooted"));
+	settles = fakes[ALPHA][0].settles;
+	two_ticks();
+	assert_int_equal(fakes[ALPHA][0].settles, settles);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	two_ticks();
+	assert_int_equal(fakes[BETA][0].checkpoint, 0);
+	unsetenv("REPLCTL_TEST_SETTLE_MS");
+}
+
+/* A checkpoint does not begin while the worker waits for the peer's disk. */
+static void settling_long(void **state)
+{
+	int status;
+	pid_t asks;
+
+	configure_both(0, ALPHA, "");
+	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
+	start_both();
+	connected("r0");
+	checkpoint(ALPHA, "r0");
+	fakes[ALPHA][0].stuck_settle = true;
+	fakes[ALPHA][0].attached = false;
+	fakes[ALPHA][0].coming = true;
+	fflush(NULL);
+	asks = fork();
+	if (!asks)
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	run_until(fakes[ALPHA][0].settles);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
+	assert_int_equal(waitpid(asks, &status, WNOHANG), 0);
+	assert_true(status_has(ALPHA, "r0", "\"phase\":\"idle\""));
+	fakes[ALPHA][0].stuck_settle = false;
+	assert_int_equal(waitpid(asks, &status, 0), asks);
+	assert_int_equal(status, 0);
+	assert_int_equal(times_in_log(ALPHA, "an operation is under way"), 0);
 	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
@@ -2026,7 +2108,7 @@ static void plans(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(settling), test(settling_first), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(settling), test(settling_first), test(settling_rebooted), test(settling_long), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
 		test(trouble), test(strangers), test(wrong_name),
 		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
 		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
