@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <stdarg.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -306,6 +307,13 @@ uint32_t dm_event_nr(const char *name)
 {
 	info(name);
 	return buf.io.event_nr;
+}
+
+void dm_wait_closed(const char *name)
+{
+	do
+		request(name, 0);
+	while (!submit(DM_DEV_STATUS) && buf.io.open_count && !sched_yield());
 }
 
 int dm_wait_event(const char *name, uint32_t nr)

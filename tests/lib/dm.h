@@ -55,6 +55,11 @@ const char *dm_table(const char *name);
 /* The same, but without flushing the device first; by a buffer of one's own. */
 int dm_status_to(const char *name, char *buf, size_t size, bool table);
 
+/*
+ * Waits until nobody has it open. What asynchronous I/O has held open is closed by a work of
+ * the kernel's a moment after that has ended, whenever we have closed it.
+ */
+void dm_wait_closed(const char *name);
 uint32_t dm_event_nr(const char *name);
 /* Waits until the event counter is not @nr any more. */
 int dm_wait_event(const char *name, uint32_t nr);
