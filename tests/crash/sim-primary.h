@@ -29,12 +29,17 @@ static u64 nr_released, nr_healed, nr_waits, nr_too_small, nr_marked, nr_cleared
 
 struct pwrite {
 	bool used, waits, sent;
-	unsigned int slot;
-	u32 v[SPR];
+	unsigned int slot, nr;		/* one slot, or two */
+	u32 v[2 * SPR];
 	struct repl_track_io io;
 };
 
 static struct pwrite pwrites[8];
+
+static bool pwrite_has(const struct pwrite *w, unsigned int slot)
+{
+	return w->used && slot >= w->slot && slot < w->slot + w->nr;
+}
 
 static int primary_flush(void *context)
 {
@@ -101,7 +106,7 @@ static void check_covered(void)
 		bool sent = false;
 
 		for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
-			sent |= pwrites[i].used && !pwrites[i].waits && pwrites[i].slot == slot;
+			sent |= pwrite_has(&pwrites[i], slot) && !pwrites[i].waits;
 		if (sent && !is_dirty(slot))
 			fail("slot %u is written, and not dirty", slot);
 	}
@@ -113,7 +118,8 @@ static void primary_goes_on(const struct pwrite *w)
 	const struct repl_log *log = &store->log;
 
 	if (!repl_track_failed(track) || (log->meta.unrecorded && !log->super_pending) ||
-	    repl_bits_test(&track->recent, first_region + w->slot))
+	    repl_bits_all(&track->recent, first_region + w->slot,
+			  first_region + w->slot + w->nr))
 		return;
 	if (!was_foul_super)
 		fail("slot %u is written, and neither that nor that all is dirty is recorded",
@@ -131,24 +137,26 @@ static void primary_go(struct repl_track_io *io)
 
 static void primary_write(void)
 {
-	unsigned int slot = rnd(rnd(2) ? SLOTS : 4), i;
+	unsigned int slot = rnd(rnd(2) ? SLOTS : 4), nr = slot + 1 < SLOTS ? 1 + !rnd(4) : 1, i;
 	struct pwrite *w = NULL;
 
 	for (i = 0; i < ARRAY_SIZE(pwrites); i++) {
-		if (pwrites[i].used && pwrites[i].slot == slot)
+		if (pwrite_has(&pwrites[i], slot) || pwrite_has(&pwrites[i], slot + nr - 1))
 			return;
 		if (!pwrites[i].used)
 			w = &pwrites[i];
 	}
 	if (!w)
 		return;
-	*w = (struct pwrite) { .used = true, .slot = slot, .io.done = primary_go };
-	for (i = 0; i < SPR; i++)
+	*w = (struct pwrite) { .used = true, .slot = slot, .nr = nr, .io.done = primary_go };
+	for (i = 0; i < nr * SPR; i++)
 		w->v[i] = ++next_value;
-	p.lacks[slot] = true;
-	if (chance(30))
-		p.missed[slot] = true;
-	w->waits = repl_track_mark(track, &w->io, first_region + slot, first_region + slot + 1);
+	for (i = slot; i < slot + nr; i++) {
+		p.lacks[i] = true;
+		if (chance(30))
+			p.missed[i] = true;
+	}
+	w->waits = repl_track_mark(track, &w->io, first_region + slot, first_region + slot + nr);
 	nr_waits += w->waits;
 	if (!w->waits)
 		primary_goes_on(w);
@@ -165,9 +173,10 @@ static bool primary_io(void)
 
 		if (!w->used || w->waits)
 			continue;
-		if (!is_dirty(w->slot) && !repl_track_failed(track))
-			fail("slot %u is written, and not dirty", w->slot);
-		disk_write(SEC, w->slot * SPR, SPR, w->v, false);
+		for (unsigned int slot = w->slot; slot < w->slot + w->nr; slot++)
+			if (!is_dirty(slot) && !repl_track_failed(track))
+				fail("slot %u is written, and not dirty", slot);
+		disk_write(SEC, w->slot * SPR, w->nr * SPR, w->v, false);
 		w->used = false;
 		return true;
 	}
@@ -239,7 +248,7 @@ static void primary_push(void)
 	for (unsigned int i = 0; i < SLOTS && !p.missed[slot]; i++)
 		slot = (slot + 1) % SLOTS;
 	for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
-		if (pwrites[i].used && pwrites[i].slot == slot)
+		if (pwrite_has(&pwrites[i], slot))
 			return;
 	p.missed[slot] = false;
 }
@@ -447,7 +456,9 @@ static void cost_of(unsigned int slot, bool waits, u64 blocks, const char *what)
 	for (unsigned int i = 0; i < 2; i++) {
 		struct pwrite *w = &pwrites[i];
 
-		*w = (struct pwrite) { .used = true, .slot = slot + i, .io.done = primary_go };
+		*w = (struct pwrite) {
+			.used = true, .slot = slot + i, .nr = 1, .io.done = primary_go,
+		};
 		p.lacks[slot + i] = true;
 		w->waits = repl_track_mark(track, &w->io, first_region + slot + i,
 					   first_region + slot + i + 1);
