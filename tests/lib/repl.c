@@ -376,17 +376,21 @@ static void close_it(int *fd)
 	*fd = -1;
 }
 
+static int remove_closed(const char *name)
+{
+	dm_wait_closed(name);
+	return dm_remove(name);
+}
+
 void set_take_down(struct repl_set *set)
 {
 	int err;
 
 	close_it(&set->view_fd);
 	close_it(&set->ingest_fd);
-	dm_wait_closed(set->ingest);
-	err = dm_remove(set->ingest);
+	err = remove_closed(set->ingest);
 	need(!err, "the ingest can be removed");
-	dm_wait_closed(set->view);
-	err = dm_remove(set->view);
+	err = remove_closed(set->view);
 	need(!err, "the view can be removed");
 }
 
@@ -406,12 +410,8 @@ void set_remove(struct repl_set *set)
 	close_it(&set->hidden_fd);
 	close_it(&set->active_fd);
 	for (unsigned int i = 0; i < 6; i++) {
-		int err = 0;
+		int err = *names[i] ? remove_closed(names[i]) : 0;
 
-		if (*names[i]) {
-			dm_wait_closed(names[i]);
-			err = dm_remove(names[i]);
-		}
 		if (err)
 			ok_errno(err, 0, "the %s can be removed", what[i]);
 	}
