@@ -557,13 +557,6 @@ static void backs_off(void)
 	unmake();
 }
 
-/* A peer that hangs has failed after peer_timeout; what it has is waited for killably. */
-static void *cancelling(void *arg)
-{
-	*(int *)arg = dm_message("push", "job cancel");
-	return NULL;
-}
-
 /* What is being copied is waited for, too; what is not yet stays missing. */
 static void flushes(void)
 {
@@ -588,6 +581,13 @@ static void flushes(void)
 	end_held();
 	settle();
 	unmake();
+}
+
+/* A peer that hangs has failed after peer_timeout; what it has is waited for killably. */
+static void *cancelling(void *arg)
+{
+	*(int *)arg = dm_message("push", "job cancel");
+	return NULL;
 }
 
 static void hangs(void)
