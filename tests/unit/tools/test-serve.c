@@ -878,6 +878,17 @@ static void two_ticks(void)
 	run_until(now() - begin > 4500);
 }
 
+/* At each tick of the clock a resync is noted; @blank: the secondary has no checkpoint yet. */
+static void start_settling(bool blank)
+{
+	configure_both(0, ALPHA, "");
+	fakes[BETA][0].blank = blank;
+	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
+	start_both();
+	unsetenv("REPLCTL_TEST_SETTLE_MS");
+	connected("r0");
+}
+
 /* A resync is under way on alpha, and has been noted once more; then its leg fails. */
 static void breaks_off(const char *looks)
 {
@@ -900,10 +911,7 @@ static void breaks_off(const char *looks)
  */
 static void settling(void **state)
 {
-	configure_both(0, ALPHA, "");
-	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
-	start_both();
-	connected("r0");
+	start_settling(false);
 	checkpoint(ALPHA, "r0");
 	assert_int_equal(fakes[ALPHA][0].settles, 0);
 	breaks_off("synced");
@@ -934,17 +942,12 @@ static void settling(void **state)
 	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);	/* it looks */
 	run_until(fakes[ALPHA][0].attached);
 	assert_int_equal(fakes[ALPHA][0].settled, 0);
-	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
 /* The first sync, too: then there is the first checkpoint by itself. */
 static void settling_first(void **state)
 {
-	configure_both(0, ALPHA, "");
-	fakes[BETA][0].blank = true;
-	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
-	start_both();
-	connected("r0");
+	start_settling(true);
 	fakes[ALPHA][0].attached = false;
 	fakes[ALPHA][0].lost = true;
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);	/* it looks */
@@ -965,7 +968,6 @@ static void settling_first(void **state)
 	connected("r0");
 	two_ticks();
 	assert_int_equal(fakes[BETA][0].checkpoint, 0);
-	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
 /* Its host is rebooted in its first sync: what that has cost nobody has noted. */
@@ -973,11 +975,7 @@ static void settling_rebooted(void **state)
 {
 	unsigned int settles;
 
-	configure_both(0, ALPHA, "");
-	fakes[BETA][0].blank = true;
-	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
-	start_both();
-	connected("r0");
+	start_settling(true);
 	fakes[ALPHA][0].attached = false;
 	fakes[ALPHA][0].coming = true;
 	ask(ALPHA, "checkpoint", "r0", NULL);		/* it looks */
@@ -994,7 +992,6 @@ static void settling_rebooted(void **state)
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	two_ticks();
 	assert_int_equal(fakes[BETA][0].checkpoint, 0);
-	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
 /* A checkpoint does not begin while the worker waits for the peer's disk. */
@@ -1003,10 +1000,7 @@ static void settling_long(void **state)
 	int status;
 	pid_t asks;
 
-	configure_both(0, ALPHA, "");
-	setenv("REPLCTL_TEST_SETTLE_MS", "0", 1);
-	start_both();
-	connected("r0");
+	start_settling(false);
 	checkpoint(ALPHA, "r0");
 	fakes[ALPHA][0].stuck_settle = true;
 	fakes[ALPHA][0].attached = false;
@@ -1024,7 +1018,6 @@ static void settling_long(void **state)
 	assert_int_equal(waitpid(asks, &status, 0), asks);
 	assert_int_equal(status, 0);
 	assert_int_equal(times_in_log(ALPHA, "an operation is under way"), 0);
-	unsetenv("REPLCTL_TEST_SETTLE_MS");
 }
 
 /* Alpha has taken over at checkpoint 7, and beta returns, with so many changes of its own. */
