@@ -242,6 +242,19 @@ caught_up()
 	return 1
 }
 
+# volumes_are PATTERN: the kernel's status of both
+volumes_are()
+{
+	local volume
+
+	for volume in data log; do
+		[[ $(dmsetup status r0-$volume) =~ $1 ]] || return
+	done
+}
+
+# lost: the primary has let go of both data legs
+lost() { volumes_are 'primary none async (failed|detached)'; }
+
 # sent_kib: written to the peer's disks, by the block layer's count
 sent_kib()
 {
