@@ -318,18 +318,24 @@ static int compact_area(struct repl_log *log)
  * one that is in active may have been written there since. A merge begins when
  * the state says so; if it does not yet, the bitmaps know of none. If it says so
  * since the start, they may know of one whose region is put into hidden again by
- * the replay, without active: what was noted of the merge need not be there.
+ * the replay, without active: what was noted of the merge need not be there. Or,
+ * if the merge has ended meanwhile, the dirty map may be emptied by what comes
+ * before the failover, and the failover does not find there what was merged.
  * Return: 1: begin anew.
  */
 static int compact_flush(struct repl_log *log)
 {
-	smp_rmb();	/* the maps, then the state */
-	if (log->new.area == REPL_NO_AREA ||
-	    READ_ONCE(log->state.stage) != REPL_DISK_FAILOVER)
+	unsigned int stage;
+
+	if (log->new.area == REPL_NO_AREA)
 		return 0;
+	smp_rmb();	/* the maps, then the state */
+	stage = READ_ONCE(log->state.stage);
 	smp_rmb();	/* pairs with log_write() */
 	if (READ_ONCE(log->failover) >= log->new.tail)
 		return 1;
+	if (stage != REPL_DISK_FAILOVER)
+		return 0;
 	return log->io->flush(log->io, REPL_LOG_DEV_SECONDARY |
 			      REPL_LOG_DEV_ACTIVE);
 }
@@ -746,9 +752,6 @@ static void log_finish(struct repl_log *log, struct log_batch *batch, int error)
 		batch->notes->flush = 0;
 		log->spare = batch->notes;
 	}
-	if (log->next - log->meta.tail > log->meta.layout.log_blocks / 2 &&
-	    log->next >= log->compact_at)
-		compact_start(log);
 	spin_unlock_irqrestore(&log->lock, flags);
 }
 
@@ -767,6 +770,10 @@ bool repl_log_commit(struct repl_log *log)
 	int r;
 
 	spin_lock_irqsave(&log->lock, flags);
+	/* Also behind a compaction: it may begin anew, or be long. */
+	if (log->next - log->meta.tail > log->meta.layout.log_blocks / 2 &&
+	    log->next >= log->compact_at)
+		compact_start(log);
 	some = log_take(log, &batch, &r);
 	spin_unlock_irqrestore(&log->lock, flags);
 	if (!some)

@@ -41,8 +41,9 @@
  * that failed may have left at the start would be replayed over bitmaps that
  * are newer: it is overwritten first. Nor may a merge be in a map whose start
  * lies before the failover: what was put into hidden between would be there
- * again, and what was put into active before the start would not. Such a
- * compaction begins anew.
+ * again, and what was put into active before the start would not. Nor may the
+ * dirty map be of after a failover that comes behind the start: a record between
+ * may empty it. Such a compaction begins anew.
  *
  * Errors: an entry whose batch could not be written is done with an error, and
  * the next batch goes to the same place. A change that could not be written is

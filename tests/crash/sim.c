@@ -2186,6 +2186,29 @@ static void hangs(int sig)
 	fail("no end");
 }
 
+/* A failover while the log is compacted: when all has its end, no more than half is used. */
+static void last_compaction(void)
+{
+	struct repl_log *log = &store->log;
+
+	memset(&weather, 0, sizeof(weather));
+	drain();
+	if (c.stage != RUNNING || c.prepared || c.errors || repl_log_ambiguous(log))
+		return;
+	for (unsigned int i = 1; !log->compacting; i++) {
+		repl_log_set_errors(log, i & 1);
+		while (!log->compacting && fibers_step(true))
+			;
+	}
+	repl_log_set_errors(log, 0);
+	do_failover();
+	drain();
+	while (fibers_step(true))
+		;
+	if (log->next - log->meta.tail > log->meta.layout.log_blocks / 2)
+		fail("the log is not compacted");
+}
+
 static void world(u64 seed, u64 steps)
 {
 	signal(SIGALRM, hangs);
@@ -2206,6 +2229,8 @@ static void world(u64 seed, u64 steps)
 	}
 	crash_in = 0;
 	total_steps += world_step;
+	if (alive)
+		last_compaction();
 }
 
 #include "sim-primary.h"
