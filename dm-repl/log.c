@@ -280,9 +280,8 @@ static int compact_bitmaps(struct repl_log *log, enum repl_disk_map map,
  * Active's map is read before hidden's: a merge clears them in the other
  * order. So a region may be seen in active only, which is good until it is
  * noted that it was merged, but never in hidden only, which has what was
- * before active. And the dirty map comes last: a failover makes all dirty that
- * the two have, and then a merge clears it there; a region that is missing in
- * them has been made dirty before. Hence from the end to the beginning.
+ * before active. Hence from the end to the beginning. (What a failover has made
+ * dirty is in the dirty map whenever that is read: compact_flush().)
  */
 static int compact_area(struct repl_log *log)
 {
@@ -301,7 +300,6 @@ static int compact_area(struct repl_log *log)
 		smp_rmb();	/* active's map, then hidden's */
 		if (!r)
 			r = compact_bitmaps(log, REPL_DISK_HIDDEN, begin, end);
-		smp_rmb();	/* hidden's map, then dirty's */
 		if (!r)
 			r = compact_bitmaps(log, REPL_DISK_DIRTY, begin, end);
 		if (!r)
