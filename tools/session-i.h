@@ -128,6 +128,7 @@ struct session {
 	bool unsettle;			/* there may be what it has left */
 	bool first_sync;		/* the resync goes on with that one */
 	uint64_t resync_began, resync_wait;	/* ms: the last one that did; until the next */
+	bool resync_took;		/* and all of it was sent since */
 	char *release;			/* the hook that the last hold needs still, or NULL */
 	bool early;			/* that one's is before the state: none is saved */
 	uint64_t held;			/* us: since when */

@@ -497,6 +497,7 @@ static void resync_count(struct session *s)
 	else
 		s->resync_wait = RESYNC_WAIT_MAX;
 	s->resync_began = now;
+	s->resync_took = false;
 }
 
 /* The kernel knows now what the peer lacks, whatever its last reboot has cost. */
@@ -556,11 +557,14 @@ static bool resync_is_due(const struct session *s, const struct pair_kernel *ker
  * @s: session
  * @kernel: what the kernel says
  *
- * One that has failed comes again, too, but who waits for it might wait for ever.
+ * One that has failed comes again, too, but who waits for it might wait for ever. If all of
+ * the last one was sent, the next is worth waiting for; and the checkpoint behind it tells
+ * whether the peer takes it.
  */
 bool op_resync_comes(const struct session *s, const struct pair_kernel *kernel)
 {
-	return resync_is_due(s, kernel) && !s->why_behind[0] && !s->resync_wait;
+	return resync_is_due(s, kernel) && !s->why_behind[0] &&
+	       (!s->resync_wait || s->resync_took);
 }
 
 static bool may_resync(const struct session *s)

@@ -322,6 +322,7 @@ void session_look_now(struct session *s)
 		if (event.kernel.partly_over)
 			session_new_life(s);
 		session_feed(s, &event);
+		s->resync_took |= !s->pair.degraded;
 		tell_text(s, "changed", NULL, NULL);
 		op_promote(s);
 	} else if (idle(s) && !s->leaving) {

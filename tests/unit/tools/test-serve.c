@@ -63,6 +63,7 @@ static struct fake {
 	struct repl_side side;
 	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
+	bool full;			/* of a resync nothing gets there */
 	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
 	unsigned int settles, unsettles;
 	bool no_settle, stuck_settle, first;
@@ -322,7 +323,7 @@ int __wrap_resource_resync(const struct repl_resource *resource, const struct re
 	fake_of(resource)->resyncs++;
 	fake_of(resource)->settled = how->settled;
 	fake_of(resource)->first = how->first;
-	fake_of(resource)->attached = true;
+	fake_of(resource)->attached = !fake_of(resource)->full;
 	return 0;
 }
 
@@ -811,13 +812,22 @@ static void full_disk(void **state)
 	fakes[ALPHA][0].lost = true;
 	again(1);
 	again(2);
-	/* Who asks for a checkpoint does not wait for that. */
-	fakes[ALPHA][0].attached = false;
-	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
-	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
 	assert_true(again(3) >= 3000);		/* (by a clock of 2 s) */
 	checkpoint(ALPHA, "r0");		/* it has taken it */
 	assert_true(again(4) < 3000);
+
+	/* All was sent last time: who asks for a checkpoint waits until it has been again. */
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), 0);
+	assert_int_equal(fakes[ALPHA][0].resyncs, 5);
+
+	/* It was not: who asks does not wait for the next one. */
+	fakes[ALPHA][0].full = true;
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[ALPHA][0].resyncs == 6);
+	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
+	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
 }
 
 /* What the peer misses is on its way: a checkpoint waits for it, on either side. */
