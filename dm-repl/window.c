@@ -1345,6 +1345,7 @@ int repl_window_cut(struct repl_window *w)
 		w->cut = w->seq;
 		w->cut_flush = 0;
 		window_poke(w);
+		window_wake(w);	/* who waits for a flush waits no more */
 		r = 0;
 	}
 	spin_unlock_irq(&w->lock);

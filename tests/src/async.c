@@ -169,6 +169,7 @@ struct helper {
 	uint64_t offset;
 	size_t len;
 	int err;
+	atomic_int tid;
 	atomic_bool ended;
 };
 
@@ -177,6 +178,7 @@ static void *helper_run(void *arg)
 	struct helper *h = arg;
 	uint8_t *buf;
 
+	h->tid = gettid();
 	if (h->message[0]) {
 		h->err = dm_message_text(NAME, h->message);
 	} else {
@@ -202,6 +204,22 @@ static void start_message(struct helper *h, const char *message)
 	memset(h, 0, sizeof(*h));
 	snprintf(h->message, sizeof(h->message), "%s", message);
 	need(!pthread_create(&h->thread, NULL, helper_run, h), "a thread");
+}
+
+/* It waits in the kernel, killably, for what only the caller will do. */
+static void wait_waits(struct helper *h)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	do {
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", h->tid);
+		f = h->tid ? fopen(path, "r") : NULL;
+		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		if (f)
+			fclose(f);
+	} while (state != 'D');
 }
 
 static void end(struct helper *h, int want, const char *what)
@@ -739,6 +757,7 @@ static void flush(void)
 	leg_hold(PEER);
 	put_regions(10, 2);
 	start_message(&h, "flush");
+	wait_waits(&h);
 	ok_errno(dm_message(NAME, "cut 2"), 0, "a cut comes before it has ended");
 	end(&h, EBUSY, "flush");
 	ok_errno(dm_message(NAME, "abort 2"), 0, "abort");
