@@ -731,18 +731,34 @@ static int may_sync(struct command *c)
 	return -1;
 }
 
+/*
+ * A leg that is dead when we come to it, and was not known to be, is detached then, and no more:
+ * the peer has to end its server first. So it is asked once more. @why: filled in on 1: not all
+ * could be connected. Else 0, or -1.
+ */
+static int connect_legs(struct command *c, struct repl_error *why)
+{
+	uint64_t lost, volumes = 0;
+	int r;
+
+	do {
+		if (resource_lost_legs(&c->resource, &lost, c->error))
+			return -1;
+		volumes |= lost;
+		if (ask(c, "anew", NULL, NULL))
+			return -1;
+		r = resource_import(&c->resource, volumes, why);
+	} while (r && !resource_lost_legs(&c->resource, &lost, c->error) && (lost & ~volumes));
+	return r ? 1 : 0;
+}
+
 /* To connect the disk may take a while: is it still the one? What is connected begins. */
 static int begin_sync(struct command *c, const struct repl_resync *how)
 {
 	struct repl_error why;
-	uint64_t volumes;
-	int r;
+	int r = connect_legs(c, &why);
 
-	if (resource_lost_legs(&c->resource, &volumes, c->error) ||
-	    ask(c, "anew", NULL, NULL))
-		return -1;
-	r = resource_import(&c->resource, volumes, &why);
-	if (may_sync(c))
+	if (r < 0 || may_sync(c))
 		return -1;
 	if (!resource_resync(&c->resource, how, c->error))
 		return 0;
