@@ -3,10 +3,10 @@
  * On-disk format of the metadata device, shared with tools/; field by field in
  * Documentation/on-disk-format.rst.
  *
- *	block	0	1	2 ..		.. ..		.. end
- *		+------+------+---------------+---------------+----------------+
- *		| superblock  | bitmap area 0 | bitmap area 1 | log, a ring    |
- *		+------+------+---------------+---------------+----------------+
+ *	block	0	1	2 ..	.. ..	.. ..	       .. ..
+ *		+------+------+--------+--------+--------------+-----------------+
+ *		| superblock  | area 0 | area 1 | log, a ring  | the user's maps |
+ *		+------+------+--------+--------+--------------+-----------------+
  *
  * Little endian, blocks of 4 KiB. Each begins with struct repl_block_head: a
  * block that was torn, is another's or lies elsewhere is not taken.
@@ -36,6 +36,9 @@
 #define REPL_MAGIC_LOG		0x474c7052U
 #define REPL_MAGIC_SUMMARY	0x4d537052U
 #define REPL_MAGIC_BITMAP	0x4d427052U
+/* And behind the log: "RpKD", "RpKM" */
+#define REPL_MAGIC_KEPT		0x444b7052U
+#define REPL_MAGIC_KEPT_BITS	0x4d4b7052U
 
 struct repl_block_head {
 	__le32 crc;		/* crc32c of all of the block behind it */
@@ -74,7 +77,7 @@ struct repl_disk_state {
 	__u8 stage;
 	__u8 flags;
 	__u8 role;
-	__u8 reserved;
+	__u8 kept;		/* 1: by who keeps the user's maps; others write 0 */
 	__le32 errors;		/* bits of enum repl_error, latched */
 	__u8 lineage[REPL_UUID_SIZE];	/* of the data; zero: none yet */
 	__u8 parent[REPL_UUID_SIZE];	/* that it has left; zero: none */
@@ -182,6 +185,53 @@ struct repl_disk_bits {
 	__u8 bits[REPL_BITMAP_BYTES];
 };
 
+/*
+ * Behind the last block that the superblock counts: the maps of a primary's user.
+ * Two directories, in the first two blocks; the one with the higher generation
+ * counts. Then for each map a run of struct repl_disk_bits, one bit for each piece
+ * of the map's granularity, with generation 0 and an index of its own run; a block
+ * of zeroes has no bit, and all of one that is damaged are set.
+ *
+ * A map is no more than what its blocks have, together with the regions that are
+ * dirty by the log. That is what it begins with after a crash; after an orderly end,
+ * which the directory speaks of, the blocks alone are it.
+ */
+#define REPL_KEPT_MAPS		32
+#define REPL_KEPT_NAME		32	/* with its end; zeroes behind it */
+#define REPL_KEPT_MIN_SHIFT	3
+#define REPL_KEPT_MAX_SHIFT	17
+
+/* repl_disk_kept.flags */
+#define REPL_KEPT_ENABLED	1
+
+struct repl_disk_kept {
+	__u8 name[REPL_KEPT_NAME];
+	__u8 shift;		/* log2 of sectors a bit */
+	__u8 flags;
+	__u8 reserved[6];
+	__le64 start;		/* block */
+	__le64 blocks;
+	__u8 reserved2[8];
+};
+
+/* repl_disk_kept_dir.flags */
+#define REPL_KEPT_CLEAN		1	/* the blocks are exact, if .next is right */
+#define REPL_KEPT_ALL		2	/* all is set, whatever the blocks say */
+#define REPL_KEPT_FLAGS		3
+
+struct repl_disk_kept_dir {
+	struct repl_block_head head;
+	__le64 generation;	/* lies in directory generation & 1 */
+	__le64 next;		/* clean: seq of the next log block, then */
+	__le32 flags;
+	__le32 nr;		/* maps */
+	__u8 reserved[8];
+	struct repl_disk_kept map[REPL_KEPT_MAPS];
+	__u8 reserved2[REPL_BLOCK_SIZE - 64 - 64 * REPL_KEPT_MAPS];
+};
+
+static_assert(sizeof(struct repl_disk_kept) == 64, "struct repl_disk_kept");
+static_assert(sizeof(struct repl_disk_kept_dir) == REPL_BLOCK_SIZE, "struct repl_disk_kept_dir");
 static_assert(sizeof(struct repl_block_head) == 32, "struct repl_block_head");
 static_assert(sizeof(struct repl_disk_state) == 64, "struct repl_disk_state");
 static_assert(sizeof(struct repl_disk_super) == REPL_BLOCK_SIZE, "struct repl_disk_super");

@@ -40,6 +40,11 @@ static u32 block_crc(const void *block)
 #endif
 }
 
+static bool bit_is_set(const u8 *bits, u64 bit)
+{
+	return bits[bit >> 3] >> (bit & 7) & 1;
+}
+
 static u64 blocks_for(u64 bits)
 {
 	u64 rem;
@@ -91,6 +96,31 @@ int repl_layout_init(struct repl_layout *layout, u64 sectors, u32 region_size,
 }
 
 /**
+ * repl_layout_new() - the same of a device that is blank
+ * @layout: to fill in
+ * @sectors: length of the chain, above 0
+ * @region_size: in sectors, a power of two
+ * @device_blocks: size of the metadata device
+ *
+ * A quarter of what the bitmaps leave is for the user's maps, but no log is
+ * too small for that.
+ *
+ * Return: as repl_layout_init().
+ */
+int repl_layout_new(struct repl_layout *layout, u64 sectors, u32 region_size,
+		    u64 device_blocks)
+{
+	int r = repl_layout_init(layout, sectors, region_size, device_blocks);
+	u64 left = device_blocks - layout->log_start;
+	u64 most = left - REPL_LOG_MIN_BLOCKS;
+
+	if (r)
+		return r;
+	return repl_layout_init(layout, sectors, region_size, device_blocks -
+				(left / 4 < most ? left / 4 : most));
+}
+
+/**
  * repl_block_seal() - fill in a block's head, last
  * @block: block, complete but for its head
  * @magic: what it is
@@ -138,6 +168,7 @@ void repl_state_encode(const struct repl_meta_state *state,
 	disk->stage = state->stage;
 	disk->flags = state->flags;
 	disk->role = state->identity.role;
+	disk->kept = state->kept;
 	disk->errors = cpu_to_le32(state->errors);
 	memcpy(disk->lineage, state->identity.lineage, REPL_UUID_SIZE);
 	memcpy(disk->parent, state->identity.parent, REPL_UUID_SIZE);
@@ -159,6 +190,7 @@ bool repl_state_decode(const struct repl_disk_state *disk,
 	state->prepared = le64_to_cpu(disk->prepared);
 	state->stage = disk->stage;
 	state->flags = disk->flags;
+	state->kept = disk->kept == 1;
 	state->errors = le32_to_cpu(disk->errors);
 	state->identity.role = disk->role;
 	memcpy(state->identity.lineage, disk->lineage, REPL_UUID_SIZE);
@@ -379,6 +411,136 @@ bool repl_extent_decode(__le64 extent, u64 nr_regions, u64 *begin, u64 *end,
 }
 
 /*
+ * ---- The user's maps ----
+ */
+
+/**
+ * repl_kept_blocks() - what a map takes
+ * @sectors: length of the device, above 0
+ * @shift: log2 of sectors a bit
+ */
+u64 repl_kept_blocks(u64 sectors, unsigned int shift)
+{
+	return blocks_for(((sectors - 1) >> shift) + 1);
+}
+
+static bool kept_name_ok(const u8 *name)
+{
+	unsigned int i, n;
+
+	for (n = 0; n < REPL_KEPT_NAME && name[n]; n++)
+		if (name[n] <= ' ' || name[n] > '~')
+			return false;
+	if (!n || n == REPL_KEPT_NAME)
+		return false;
+	for (i = n; i < REPL_KEPT_NAME; i++)
+		if (name[i])
+			return false;
+	return true;
+}
+
+static bool kept_map_ok(const struct repl_disk_kept_dir *dir, unsigned int nr,
+			const struct repl_layout *layout, u64 device_blocks)
+{
+	const struct repl_disk_kept *map = &dir->map[nr], *other;
+	u64 start = le64_to_cpu(map->start), blocks = le64_to_cpu(map->blocks);
+	unsigned int i;
+
+	if (!kept_name_ok(map->name) || map->shift < REPL_KEPT_MIN_SHIFT ||
+	    map->shift > REPL_KEPT_MAX_SHIFT ||
+	    (map->flags & ~REPL_KEPT_ENABLED) ||
+	    blocks != repl_kept_blocks(layout->sectors, map->shift) ||
+	    start < layout->blocks + 2 || start > device_blocks ||
+	    blocks > device_blocks - start)
+		return false;
+	for (i = 0; i < nr; i++) {
+		other = &dir->map[i];
+		if (!memcmp(map->name, other->name, REPL_KEPT_NAME) ||
+		    (start < le64_to_cpu(other->start) +
+			     le64_to_cpu(other->blocks) &&
+		     le64_to_cpu(other->start) < start + blocks))
+			return false;
+	}
+	return true;
+}
+
+/**
+ * repl_kept_dir_ok() - is it a directory of the user's maps?
+ * @dir: block as read
+ * @slot: 0 or 1: which
+ * @meta: the superblock that counts
+ * @device_blocks: size of the metadata device
+ */
+bool repl_kept_dir_ok(const struct repl_disk_kept_dir *dir, unsigned int slot,
+		      const struct repl_meta *meta, u64 device_blocks)
+{
+	unsigned int i, nr = le32_to_cpu(dir->nr);
+
+	if (!repl_block_ok(dir, REPL_MAGIC_KEPT, meta->uuid,
+			   meta->layout.blocks + slot) ||
+	    (le64_to_cpu(dir->generation) & 1) != slot ||
+	    (le32_to_cpu(dir->flags) & ~REPL_KEPT_FLAGS) ||
+	    nr > REPL_KEPT_MAPS)
+		return false;
+	for (i = 0; i < nr; i++)
+		if (!kept_map_ok(dir, i, &meta->layout, device_blocks))
+			return false;
+	return true;
+}
+
+/**
+ * repl_kept_choose() - the directory that counts
+ * @dirs: both, as read
+ * @meta: the superblock that counts
+ * @device_blocks: size of the metadata device
+ *
+ * Return: that, or NULL if there is none.
+ */
+const struct repl_disk_kept_dir *
+repl_kept_choose(const struct repl_disk_kept_dir *dirs,
+		 const struct repl_meta *meta, u64 device_blocks)
+{
+	const struct repl_disk_kept_dir *best = NULL;
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		if (repl_kept_dir_ok(&dirs[i], i, meta, device_blocks) &&
+		    (!best || le64_to_cpu(dirs[i].generation) >
+			      le64_to_cpu(best->generation)))
+			best = &dirs[i];
+	return best;
+}
+
+/**
+ * repl_kept_bits_ok() - what does a block of a map say?
+ * @bits: block as read
+ * @uuid: of the metadata device
+ * @nr: its number
+ * @index: in its map
+ * @nr_bits: that it has, at most REPL_BITMAP_BITS
+ *
+ * Return: 1: its bits; 0: none is set; -EUCLEAN: it is damaged, all are.
+ */
+int repl_kept_bits_ok(const struct repl_disk_bits *bits, const u8 *uuid, u64 nr,
+		      u64 index, u64 nr_bits)
+{
+	const u64 *words = (const void *)bits;
+	unsigned int i;
+
+	for (i = 0; i < REPL_BLOCK_SIZE / sizeof(*words) && !words[i]; i++)
+		;
+	if (i == REPL_BLOCK_SIZE / sizeof(*words))
+		return 0;
+	if (!repl_block_ok(bits, REPL_MAGIC_KEPT_BITS, uuid, nr) ||
+	    le64_to_cpu(bits->generation) || le64_to_cpu(bits->index) != index)
+		return -EUCLEAN;
+	for (; nr_bits < REPL_BITMAP_BITS; nr_bits++)
+		if (bit_is_set(bits->bits, nr_bits))
+			return -EUCLEAN;
+	return 1;
+}
+
+/*
  * ---- Replay ----
  */
 
@@ -392,11 +554,6 @@ struct replay {
 	struct repl_replayed *result;
 	const char *why;
 };
-
-static bool bit_is_set(const u8 *bits, u64 bit)
-{
-	return bits[bit >> 3] >> (bit & 7) & 1;
-}
 
 /* Block @nr, by way of the buffer; NULL if it cannot be read. */
 static const void *replay_block(struct replay *p, u64 nr, u64 end)

@@ -29,6 +29,7 @@ struct repl_meta_state {
 	u64 prepared;
 	enum repl_disk_stage stage;
 	u8 flags;
+	bool kept;			/* by a primary that keeps the user's maps */
 	u32 errors;
 	struct repl_identity identity;
 };
@@ -101,6 +102,9 @@ struct repl_replayed {
 int repl_layout_init(struct repl_layout *layout, u64 sectors, u32 region_size,
 		     u64 device_blocks);
 
+int repl_layout_new(struct repl_layout *layout, u64 sectors, u32 region_size,
+		    u64 device_blocks);
+
 void repl_block_seal(void *block, u32 magic, const u8 *uuid, u64 nr);
 bool repl_block_ok(const void *block, u32 magic, const u8 *uuid, u64 nr);
 
@@ -118,6 +122,15 @@ bool repl_state_decode(const struct repl_disk_state *disk,
 __le64 repl_extent_encode(u64 begin, u64 nr, enum repl_extent_op op);
 bool repl_extent_decode(__le64 extent, u64 nr_regions, u64 *begin, u64 *end,
 			enum repl_extent_op *op);
+
+u64 repl_kept_blocks(u64 sectors, unsigned int shift);
+bool repl_kept_dir_ok(const struct repl_disk_kept_dir *dir, unsigned int slot,
+		      const struct repl_meta *meta, u64 device_blocks);
+const struct repl_disk_kept_dir *
+repl_kept_choose(const struct repl_disk_kept_dir *dirs,
+		 const struct repl_meta *meta, u64 device_blocks);
+int repl_kept_bits_ok(const struct repl_disk_bits *bits, const u8 *uuid, u64 nr,
+		      u64 index, u64 nr_bits);
 
 int repl_replay(struct repl_reader *reader, const struct repl_meta *meta,
 		void *buffer, struct repl_replayed *result, const char **why);

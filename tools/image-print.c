@@ -22,6 +22,11 @@ static const char *const slots[] = {
 	[IMAGE_OTHERS] = "others", [IMAGE_FOREIGN] = "foreign",
 	[IMAGE_UNREADABLE] = "unreadable",
 };
+static const char *const dirs[] = {
+	[IMAGE_DIR_BLANK] = "blank", [IMAGE_DIR_GOOD] = "good",
+	[IMAGE_DIR_DAMAGED] = "damaged", [IMAGE_DIR_INSANE] = "insane",
+	[IMAGE_DIR_FOREIGN] = "foreign", [IMAGE_DIR_UNREADABLE] = "unreadable",
+};
 /* Bits of repl_disk_state.errors. */
 static const char *const errors[] = {
 	"cbw-read", "cbw-write", "secondary-write", "flush", "view-read", "view-write",
@@ -196,6 +201,53 @@ static void layout_json(const struct repl_layout *layout, struct json_object *to
 	add(to, "layout", o);
 }
 
+static struct json_object *map_json(const struct image_map *map)
+{
+	struct json_object *o = json_object_new_object();
+
+	add_string(o, "name", map->name);
+	add_number(o, "granularity_bytes", map->granularity);
+	add_bool(o, "enabled", map->enabled);
+	add_number(o, "block", map->start);
+	add_number(o, "blocks", map->blocks);
+	add_number(o, "bits", map->bits);
+	add_number(o, "bits_set", map->set);
+	add_number(o, "damaged_blocks", map->damaged + map->unreadable);
+	return o;
+}
+
+/* null: nothing is kept, since there is no room. */
+static struct json_object *kept_json(const struct image *image)
+{
+	const struct image_kept *kept = &image->kept;
+	struct json_object *o, *list;
+	unsigned int i;
+
+	if (kept->room < 2)
+		return NULL;
+	o = json_object_new_object();
+	list = json_object_new_array();
+	for (i = 0; i < 2; i++)
+		json_object_array_add(list, json_object_new_string(dirs[kept->dirs[i]]));
+	add(o, "directories", list);
+	add_number(o, "block", image->meta.layout.blocks);
+	add_number(o, "room_bytes", (kept->room - 2) * REPL_BLOCK_SIZE);
+	add(o, "current", kept->good ? json_object_new_uint64(kept->current) : NULL);
+	list = json_object_new_array();
+	add(o, "maps", list);
+	if (!kept->good)
+		return o;
+	add_number(o, "generation", kept->generation);
+	add_bool(o, "clean", kept->flags & REPL_KEPT_CLEAN);
+	add_bool(o, "all", kept->flags & REPL_KEPT_ALL);
+	add_number(o, "next", kept->next);
+	add(o, "clean_holds", image_usable(image) ? json_object_new_boolean(kept->exact) : NULL);
+	add_bool(o, "all_set", kept->all);
+	for (i = 0; i < kept->nr; i++)
+		json_object_array_add(list, map_json(&kept->maps[i]));
+	return o;
+}
+
 /* What both verbs begin with. */
 static struct json_object *head_json(const struct image *image, const char *name)
 {
@@ -216,6 +268,7 @@ static struct json_object *head_json(const struct image *image, const char *name
 	add(o, "hidden_regions", usable ? json_object_new_uint64(image->hidden.count) : NULL);
 	add(o, "active_regions", usable ? json_object_new_uint64(image->active.count) : NULL);
 	add(o, "dirty_regions", usable ? json_object_new_uint64(image->dirty.count) : NULL);
+	add(o, "dirty_maps", kept_json(image));
 	return o;
 }
 
@@ -500,6 +553,53 @@ static void print_regions(const struct regions *set, const char *name, FILE *to)
 		fprintf(to, "%s\n", nr == 1000 ? ", and more" : "");
 }
 
+static void print_map(const struct image_map *map, FILE *to)
+{
+	char text[IMAGE_SIZE_TEXT];
+
+	image_size_text(map->granularity, text);
+	fprintf(to, "  %-10s %s a bit, %s, at block %" PRIu64 ": %" PRIu64 " blocks, %" PRIu64
+		" of %" PRIu64 " bits are set", map->name, text,
+		map->enabled ? "enabled" : "disabled", map->start, map->blocks, map->set,
+		map->bits);
+	if (map->damaged + map->unreadable)
+		fprintf(to, ", with all of %" PRIu64 " damaged blocks",
+			map->damaged + map->unreadable);
+	fprintf(to, "\n");
+}
+
+static void print_kept(const struct image *image, FILE *to)
+{
+	const struct image_kept *kept = &image->kept;
+	char text[IMAGE_SIZE_TEXT];
+	unsigned int i;
+
+	fprintf(to, "dirty maps   ");
+	if (kept->room < 2) {
+		fprintf(to, "are not kept: there is no room\n");
+		return;
+	}
+	image_size_text((kept->room - 2) * REPL_BLOCK_SIZE, text);
+	fprintf(to, "%u, room for %s; directories at block %" PRIu64 ": %s, %s\n", kept->nr, text,
+		image->meta.layout.blocks, dirs[kept->dirs[0]], dirs[kept->dirs[1]]);
+	if (!kept->good)
+		return;
+	fprintf(to, "  directory  %u, generation %" PRIu64, kept->current, kept->generation);
+	if (!(kept->flags & REPL_KEPT_CLEAN))
+		fprintf(to, ", in use");
+	else
+		fprintf(to, ", clean before log block %" PRIu64 "%s", kept->next,
+			!image_usable(image) ? "" : kept->exact ? ", and that holds" :
+			", and used since");
+	if (kept->all)
+		fprintf(to, "; all bits are set: %s", kept->all);
+	fprintf(to, "\n");
+	for (i = 0; i < kept->nr; i++)
+		print_map(&kept->maps[i], to);
+	if (kept->nr && !kept->exact && !kept->all)
+		fprintf(to, "  enabled ones have what is dirty by the log as well\n");
+}
+
 static void dump_words(struct image *image, const char *name, FILE *to)
 {
 	char uuid[IMAGE_UUID_TEXT];
@@ -518,6 +618,7 @@ static void dump_words(struct image *image, const char *name, FILE *to)
 		fprintf(to, "bitmaps      %" PRIu64 " of %" PRIu64 " blocks are written\n",
 			image->bitmap_blocks, REPL_NR_DISK_MAPS * image->meta.layout.map_blocks);
 	print_log(image, to);
+	print_kept(image, to);
 	if (!image_usable(image))
 		return;
 	fprintf(to, "in the end   ");

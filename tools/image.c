@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <endian.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -154,7 +155,7 @@ static void super_reserved(struct image *image, const struct repl_disk_super *bl
 		      "superblock %u has features of a newer version that may be ignored (%#x)",
 		      nr, le32toh(block->compatible));
 	else if (!all_zero(block->reserved, sizeof(block->reserved)) ||
-		 block->state.reserved)
+		 block->state.kept > 1)
 		found(image, IMAGE_WARNING, "superblock %u has something in its reserved bytes",
 		      nr);
 }
@@ -427,7 +428,7 @@ static void live_check(struct image *image, const struct repl_disk_log *log, uin
 		found(image, IMAGE_WARNING,
 		      "log block %" PRIu64 " says that it was written with block %" PRIu64
 		      ", which cannot be", seq, its);
-	if (log->reserved || log->state.reserved)
+	if (log->reserved || log->state.kept > 1)
 		found(image, IMAGE_WARNING,
 		      "log block %" PRIu64 " has something in its reserved bytes", seq);
 }
@@ -531,6 +532,188 @@ static void log_check(struct image *image)
 }
 
 /*
+ * ---- The user's dirty maps ----
+ */
+
+static const char *const dir_is[IMAGE_NR_DIRS] = {
+	[IMAGE_DIR_BLANK] = "is blank",
+	[IMAGE_DIR_GOOD] = "is good",
+	[IMAGE_DIR_DAMAGED] = "is damaged: its checksum is wrong",
+	[IMAGE_DIR_INSANE] = "has a good checksum, but says what cannot be",
+	[IMAGE_DIR_FOREIGN] = "is something else",
+	[IMAGE_DIR_UNREADABLE] = "cannot be read",
+};
+
+static enum image_dir dir_read(struct image *image, unsigned int slot,
+			       struct repl_disk_kept_dir *dir)
+{
+	struct image_source *source = image->source;
+	const uint8_t *uuid = image->meta.uuid;
+	uint64_t nr = image->meta.layout.blocks + slot;
+
+	if (source->read(source, nr, 1, dir)) {
+		memset(dir, 0, sizeof(*dir));
+		return IMAGE_DIR_UNREADABLE;
+	}
+	if (repl_kept_dir_ok(dir, slot, &image->meta, source->blocks))
+		return IMAGE_DIR_GOOD;
+	if (all_zero(dir, sizeof(*dir)))
+		return IMAGE_DIR_BLANK;
+	/* Nothing clears these blocks of a device that had other uses before. */
+	if (le32toh(dir->head.magic) != REPL_MAGIC_KEPT ||
+	    memcmp(dir->head.uuid, uuid, REPL_UUID_SIZE))
+		return IMAGE_DIR_FOREIGN;
+	return repl_block_ok(dir, REPL_MAGIC_KEPT, uuid, nr) ? IMAGE_DIR_INSANE :
+							       IMAGE_DIR_DAMAGED;
+}
+
+/*
+ * One that was torn is as a power cut may leave it: each change is written to both, one
+ * after the other.
+ */
+static void dirs_check(struct image *image)
+{
+	const struct image_kept *kept = &image->kept;
+	const enum image_dir *dirs = kept->dirs;
+	enum image_dir other = dirs[!kept->current];
+	bool first = (dirs[0] == IMAGE_DIR_DAMAGED && dirs[1] == IMAGE_DIR_BLANK) ||
+		     (dirs[1] == IMAGE_DIR_DAMAGED && dirs[0] == IMAGE_DIR_BLANK);
+	unsigned int i, bad = 0;
+
+	if (kept->good) {
+		if (other != IMAGE_DIR_GOOD)
+			found(image, other == IMAGE_DIR_UNREADABLE || other == IMAGE_DIR_INSANE ?
+				     IMAGE_WARNING : IMAGE_NOTE,
+			      "directory %u of the dirty maps %s; the other one counts",
+			      !kept->current, dir_is[other]);
+		return;
+	}
+	for (i = 0; i < 2; i++)
+		bad += dirs[i] != IMAGE_DIR_BLANK && dirs[i] != IMAGE_DIR_FOREIGN;
+	if (bad && first)
+		found(image, IMAGE_NOTE,
+		      "a directory of the dirty maps is damaged, and the other one is blank: the first map's making was cut off");
+	else if (bad)
+		found(image, IMAGE_WARNING,
+		      "directory 0 of the dirty maps %s, directory 1 %s: if there were any, they are lost",
+		      dir_is[dirs[0]], dir_is[dirs[1]]);
+}
+
+static void kept_map_read(struct image *image, const struct repl_disk_kept *disk)
+{
+	struct image_map *map = &image->kept.maps[image->kept.nr++];
+	uint64_t i, left;
+	unsigned int byte;
+
+	memcpy(map->name, disk->name, sizeof(map->name));
+	map->granularity = (uint64_t)512 << disk->shift;
+	map->enabled = disk->flags & REPL_KEPT_ENABLED;
+	map->start = le64toh(disk->start);
+	map->blocks = le64toh(disk->blocks);
+	map->bits = ((image->meta.layout.sectors - 1) >> disk->shift) + 1;
+	for (i = 0, left = map->bits; i < map->blocks; i++, left -= REPL_BITMAP_BITS) {
+		const struct repl_disk_bits *block =
+			block_at(image, map->start + i, map->start + map->blocks);
+		uint64_t most = left < REPL_BITMAP_BITS ? left : REPL_BITMAP_BITS;
+		int r = -EIO;
+
+		if (block)
+			r = repl_kept_bits_ok(block, image->meta.uuid, map->start + i, i, most);
+		if (r < 0) {
+			*(block ? &map->damaged : &map->unreadable) += 1;
+			map->set += most;
+		}
+		for (byte = 0; r > 0 && byte < REPL_BITMAP_BYTES; byte++)
+			map->set += __builtin_popcount(block->bits[byte]);
+	}
+}
+
+/* A block may be torn by a power cut, but not after an orderly end. */
+static void kept_map_check(struct image *image, const struct image_map *map)
+{
+	if (map->damaged)
+		found(image, image->kept.exact ? IMAGE_WARNING : IMAGE_NOTE,
+		      "%" PRIu64 " of the %" PRIu64
+		      " blocks of dirty map %s are damaged: all that they stand for counts as dirty",
+		      map->damaged, map->blocks, map->name);
+	if (map->unreadable)
+		found(image, IMAGE_WARNING,
+		      "%" PRIu64 " of the %" PRIu64
+		      " blocks of dirty map %s cannot be read: all that they stand for counts as dirty",
+		      map->unreadable, map->blocks, map->name);
+}
+
+static void dir_reserved(struct image *image, const struct repl_disk_kept_dir *dir)
+{
+	bool any = !all_zero(dir->reserved, sizeof(dir->reserved)) ||
+		   !all_zero(dir->reserved2, sizeof(dir->reserved2));
+	unsigned int i;
+
+	for (i = 0; i < le32toh(dir->nr); i++)
+		any |= !all_zero(dir->map[i].reserved, sizeof(dir->map[i].reserved)) ||
+		       !all_zero(dir->map[i].reserved2, sizeof(dir->map[i].reserved2));
+	if (any && !image->super[image->current].compatible)
+		found(image, IMAGE_WARNING,
+		      "directory %u of the dirty maps has something in its reserved bytes",
+		      image->kept.current);
+}
+
+/* Whether it is to be believed depends on the log. */
+static void kept_judge(struct image *image)
+{
+	struct image_kept *kept = &image->kept;
+	bool clean = kept->flags & REPL_KEPT_CLEAN;
+
+	if (kept->flags & REPL_KEPT_ALL)
+		kept->all = "their directory says so";
+	if (!image_usable(image))
+		return;
+	kept->exact = clean && kept->next == image->end.next;
+	if (image->meta.unrecorded)
+		kept->all = "writes were not recorded";
+	else if (!image->end.state.kept)
+		kept->all = "something that does not keep them has used the device";
+	if (clean && !kept->exact)
+		found(image, IMAGE_NOTE,
+		      "the dirty maps were exact when log block %" PRIu64
+		      " was the next one, which is %" PRIu64
+		      " now: the log was written since, and they count as after a crash",
+		      kept->next, image->end.next);
+}
+
+static void kept_read(struct image *image)
+{
+	struct image_kept *kept = &image->kept;
+	struct repl_disk_kept_dir dirs[2];
+	const struct repl_disk_kept_dir *dir;
+	unsigned int i;
+
+	kept->room = image->source->blocks - image->meta.layout.blocks;
+	if (kept->room < 2)
+		return;
+	for (i = 0; i < 2; i++)
+		kept->dirs[i] = dir_read(image, i, &dirs[i]);
+	dir = repl_kept_choose(dirs, &image->meta, image->source->blocks);
+	kept->good = dir;
+	kept->current = dir == &dirs[1];
+	dirs_check(image);
+	if (!dir)
+		return;
+	kept->generation = le64toh(dir->generation);
+	kept->next = le64toh(dir->next);
+	kept->flags = le32toh(dir->flags);
+	kept_judge(image);
+	dir_reserved(image, dir);
+	image->nr_buffered = 0;
+	for (i = 0; i < le32toh(dir->nr); i++) {
+		kept_map_read(image, &dir->map[i]);
+		kept_map_check(image, &kept->maps[i]);
+	}
+	if (kept->nr && kept->all)
+		found(image, IMAGE_NOTE, "all bits of all dirty maps are set: %s", kept->all);
+}
+
+/*
  * ---- All of it ----
  */
 
@@ -599,8 +782,10 @@ int image_read(struct image *image, struct image_source *source, struct repl_err
 	    regions_init(&image->dirty, image->meta.layout.nr_regions))
 		goto no_memory;
 	replay_check(image);
-	if (image->replay != -ENOMEM)
-		return 0;
+	if (image->replay == -ENOMEM)
+		goto no_memory;
+	kept_read(image);
+	return 0;
 no_memory:
 	return error_set(error, REPL_EXIT_FAILED, "out of memory");
 }

@@ -65,6 +65,54 @@ struct image_finding {
 	char *text;
 };
 
+/* What one of the two directories of the user's dirty maps is. */
+enum image_dir {
+	IMAGE_DIR_BLANK,	/* all zeroes */
+	IMAGE_DIR_GOOD,
+	IMAGE_DIR_DAMAGED,	/* ours, but its checksum is wrong */
+	IMAGE_DIR_INSANE,	/* the checksum is good, but it says what cannot be */
+	IMAGE_DIR_FOREIGN,	/* of a use before, or nothing that we know */
+	IMAGE_DIR_UNREADABLE,
+	IMAGE_NR_DIRS,
+};
+
+struct image_map {
+	char name[REPL_KEPT_NAME];
+	uint64_t granularity;		/* bytes a bit */
+	bool enabled;
+	uint64_t start, blocks;
+	uint64_t bits, set;		/* by its blocks, all of one that is damaged */
+	uint64_t damaged, unreadable;	/* blocks */
+};
+
+/**
+ * struct image_kept - the user's dirty maps
+ * @room: blocks behind the log; below 2 nothing is kept, and all else is 0
+ * @dirs: what the directories are
+ * @good: is there a directory that counts?
+ * @current: its number, if so
+ * @generation: and what it says
+ * @next: ...
+ * @flags: ...
+ * @exact: it was an orderly end, and nothing has used the device since; known only
+ *	if the image is usable
+ * @all: why all bits of all maps are set, or NULL
+ * @nr: maps
+ * @maps: they
+ */
+struct image_kept {
+	uint64_t room;
+	enum image_dir dirs[2];
+	bool good;
+	unsigned int current;
+	uint64_t generation, next;
+	uint32_t flags;
+	bool exact;
+	const char *all;
+	unsigned int nr;
+	struct image_map maps[REPL_KEPT_MAPS];
+};
+
 struct image {
 	struct image_source *source;
 	struct image_super super[2];
@@ -78,6 +126,7 @@ struct image {
 	uint64_t bitmap_blocks;		/* written in the current area */
 	bool area_bad, log_bad;
 	uint64_t slots[IMAGE_NR_SLOTS];
+	struct image_kept kept;
 
 	struct image_finding *findings;
 	unsigned int nr_findings;

@@ -19,6 +19,8 @@
 
 #define SECTOR 512u
 #define SCHEMA 1
+/* Of the same granularity, that the best size has room for. */
+#define BEST_MAPS 4
 #define TOO_MANY "too many regions: make them larger, --region-size"
 
 /*
@@ -189,7 +191,7 @@ static int like_option(const char *name, uint64_t *bytes, struct repl_error *err
 	return r;
 }
 
-/* Layout on a device of @blocks, from the options; -ENOSPC is no error here. */
+/* Layout on a blank device of @blocks, from the options; -ENOSPC is no error here. */
 static int layout_of(const struct metadata_options *options, uint64_t blocks,
 		     struct repl_layout *layout, int *status, struct repl_error *error)
 {
@@ -206,7 +208,7 @@ static int layout_of(const struct metadata_options *options, uint64_t blocks,
 		return error_set(error, REPL_EXIT_USAGE,
 				 "a disk of %" PRIu64 " bytes? It has sectors of %u", bytes,
 				 SECTOR);
-	*status = repl_layout_init(layout, bytes / SECTOR, region / SECTOR, blocks);
+	*status = repl_layout_new(layout, bytes / SECTOR, region / SECTOR, blocks);
 	return 0;
 }
 
@@ -220,7 +222,32 @@ static uint64_t memory_of(const struct repl_layout *layout)
 	return layout->nr_regions + (layout->nr_regions + 7) / 8;
 }
 
-static struct json_object *size_json(const struct repl_layout *layout)
+/* Of a user's dirty map, with a bit for each region. */
+static uint64_t map_of(const struct repl_layout *layout)
+{
+	return layout->map_blocks * REPL_BLOCK_SIZE;
+}
+
+/* What the maps have on a device of @blocks, behind their directories. */
+static uint64_t room_of(const struct repl_layout *layout, uint64_t blocks)
+{
+	uint64_t begin = layout->blocks + 2;
+
+	return blocks > begin ? (blocks - begin) * REPL_BLOCK_SIZE : 0;
+}
+
+/* The log as long as it can be, behind which repl_layout_new() leaves room; for some maps. */
+static uint64_t best_blocks(const struct repl_layout *layout)
+{
+	uint64_t log = REPL_LOG_MAX_BLOCKS * 4 / 3;
+	uint64_t maps = REPL_LOG_MAX_BLOCKS + 2 + BEST_MAPS * layout->map_blocks;
+
+	return layout->log_start + (log > maps ? log : maps);
+}
+
+/* @used: what is called metadata; @blocks: of the device */
+static struct json_object *size_json(const struct repl_layout *layout, uint64_t used,
+				     uint64_t blocks)
 {
 	struct json_object *o = json_object_new_object();
 
@@ -231,10 +258,13 @@ static struct json_object *size_json(const struct repl_layout *layout)
 			       json_object_new_uint64((uint64_t)layout->region_size * SECTOR));
 	json_object_object_add(o, "regions", json_object_new_uint64(layout->nr_regions));
 	json_object_object_add(o, "metadata_bytes",
-			       json_object_new_uint64(layout->blocks * REPL_BLOCK_SIZE));
+			       json_object_new_uint64(used * REPL_BLOCK_SIZE));
 	json_object_object_add(o, "metadata_min_bytes",
 			       json_object_new_uint64((layout->log_start +
 						       REPL_LOG_MIN_BLOCKS) * REPL_BLOCK_SIZE));
+	json_object_object_add(o, "map_bytes", json_object_new_uint64(map_of(layout)));
+	json_object_object_add(o, "maps_room_bytes",
+			       json_object_new_uint64(room_of(layout, blocks)));
 	json_object_object_add(o, "memory_bytes", json_object_new_uint64(memory_of(layout)));
 	return o;
 }
@@ -246,25 +276,33 @@ static void put_json(struct json_object *o, FILE *to)
 	json_object_put(o);
 }
 
+static struct json_object *best_json(const struct repl_layout *layout)
+{
+	uint64_t best = best_blocks(layout);
+
+	return size_json(layout, best, best);
+}
+
 static void size_row(const struct repl_layout *layout, FILE *to)
 {
 	char size[IMAGE_SIZE_TEXT], region[IMAGE_SIZE_TEXT], best[IMAGE_SIZE_TEXT];
-	char least[IMAGE_SIZE_TEXT], memory[IMAGE_SIZE_TEXT];
+	char least[IMAGE_SIZE_TEXT], map[IMAGE_SIZE_TEXT], memory[IMAGE_SIZE_TEXT];
 
 	image_size_text(layout->sectors * SECTOR, size);
 	image_size_text((uint64_t)layout->region_size * SECTOR, region);
-	image_size_text(layout->blocks * REPL_BLOCK_SIZE, best);
+	image_size_text(best_blocks(layout) * REPL_BLOCK_SIZE, best);
 	image_size_text((layout->log_start + REPL_LOG_MIN_BLOCKS) * REPL_BLOCK_SIZE, least);
+	image_size_text(map_of(layout), map);
 	image_size_text(memory_of(layout), memory);
-	fprintf(to, "%-9s  %-9s  %15" PRIu64 "  %-11s  %15" PRIu64 "  %-11s  %-9s\n", size,
-		region, layout->blocks * REPL_BLOCK_SIZE, best,
-		(layout->log_start + REPL_LOG_MIN_BLOCKS) * REPL_BLOCK_SIZE, least, memory);
+	fprintf(to, "%-9s  %-9s  %15" PRIu64 "  %-9s  %15" PRIu64 "  %-9s  %-9s  %-9s\n", size,
+		region, best_blocks(layout) * REPL_BLOCK_SIZE, best,
+		(layout->log_start + REPL_LOG_MIN_BLOCKS) * REPL_BLOCK_SIZE, least, map, memory);
 }
 
 static void size_title(FILE *to)
 {
-	fprintf(to, "%-9s  %-9s  %15s  %-11s  %15s  %-11s  %-9s\n", "disk", "regions",
-		"metadata, bytes", "", "at least", "", "memory");
+	fprintf(to, "%-9s  %-9s  %15s  %-9s  %15s  %-9s  %-9s  %-9s\n", "disk", "regions",
+		"metadata, bytes", "", "at least", "", "a map", "memory");
 }
 
 /* The table of Documentation/on-disk-format.rst. */
@@ -278,10 +316,10 @@ static void size_table(bool json, FILE *to)
 	if (!json)
 		size_title(to);
 	for (i = 0; i < 6; i++) {
-		repl_layout_init(&layout, (sizes[i / 2] << 40) / SECTOR,
-				 (regions[i % 2] << 10) / SECTOR, UINT64_MAX);
+		repl_layout_new(&layout, (sizes[i / 2] << 40) / SECTOR,
+				(regions[i % 2] << 10) / SECTOR, UINT64_MAX);
 		if (json)
-			json_object_array_add(list, size_json(&layout));
+			json_object_array_add(list, best_json(&layout));
 		else
 			size_row(&layout, to);
 	}
@@ -309,7 +347,7 @@ static int metadata_size(const struct metadata_options *options, FILE *to,
 	if (status)
 		return error_set(error, REPL_EXIT_REFUSED, TOO_MANY);
 	if (options->json) {
-		put_json(size_json(&layout), to);
+		put_json(best_json(&layout), to);
 	} else {
 		size_title(to);
 		size_row(&layout, to);
@@ -455,13 +493,20 @@ static int create_check(struct device *device, const struct metadata_options *op
 	return options->uuid ? probe_uuid(device, meta, error) : 0;
 }
 
-/* As repl_log_format() does it: the second superblock first. */
+/*
+ * As repl_log_format() does it: the second superblock first. But before them go what may
+ * be directories of dirty maps, for --uuid may make them valid.
+ */
 static int create_write(struct device *device, struct repl_meta *meta,
 			struct repl_error *error)
 {
-	uint8_t block[REPL_BLOCK_SIZE];
+	uint8_t block[REPL_BLOCK_SIZE] = { };
+	uint64_t dirs = meta->layout.blocks;
 	unsigned int i;
 
+	for (i = 0; i < 2 && dirs + i < device->source.blocks; i++)
+		if (device_write(device, dirs + i, block, error))
+			return -1;
 	for (i = 1; i <= 2; i++) {
 		meta->generation = i;
 		repl_super_encode(meta, block);
@@ -476,11 +521,13 @@ static void create_print(const struct device *device, const struct metadata_opti
 {
 	char uuid[IMAGE_UUID_TEXT], size[IMAGE_SIZE_TEXT], region[IMAGE_SIZE_TEXT];
 	char used[IMAGE_SIZE_TEXT], all[IMAGE_SIZE_TEXT];
+	char maps[IMAGE_SIZE_TEXT], map[IMAGE_SIZE_TEXT];
 	const struct repl_layout *layout = &meta->layout;
+	uint64_t room = room_of(layout, device->source.blocks);
 
 	image_uuid_text(meta->uuid, uuid);
 	if (options->json) {
-		struct json_object *o = size_json(layout);
+		struct json_object *o = size_json(layout, layout->blocks, device->source.blocks);
 
 		json_object_object_add(o, "device", json_object_new_string(device->name));
 		json_object_object_add(o, "device_bytes", json_object_new_uint64(device->bytes));
@@ -498,6 +545,12 @@ static void create_print(const struct device *device, const struct metadata_opti
 		options->dry_run ? "would make metadata on " : "", device->name, size, region,
 		used, all, layout->log_blocks < REPL_LOG_MAX_BLOCKS ?
 		" (and more if there were more)" : "");
+	image_size_text(room, maps);
+	image_size_text(map_of(layout), map);
+	if (room)
+		fprintf(to, "dirty maps: room for %s, a map of these regions takes %s\n", maps, map);
+	else
+		fprintf(to, "dirty maps: no room, they are in memory only\n");
 	if (!options->dry_run)
 		fprintf(to, "uuid %s\n", uuid);
 }

@@ -235,6 +235,88 @@ static inline void meta_compact(struct meta_image *m)
 }
 
 /*
+ * ---- The user's dirty maps ----
+ */
+
+/* The device is longer, by blocks of zeroes. */
+static inline void meta_longer(struct meta_image *m, uint64_t blocks)
+{
+	m->data = realloc(m->data, (m->source.blocks + blocks) * REPL_BLOCK_SIZE);
+	assert(m->data);
+	memset(m->data + m->source.blocks * REPL_BLOCK_SIZE, 0, blocks * REPL_BLOCK_SIZE);
+	m->source.blocks += blocks;
+}
+
+static inline struct repl_disk_kept_dir *meta_dir(struct meta_image *m, unsigned int slot)
+{
+	return meta_block(m, m->meta.layout.blocks + slot);
+}
+
+static inline void meta_dir_seal(struct meta_image *m, unsigned int slot)
+{
+	repl_block_seal(meta_dir(m, slot), REPL_MAGIC_KEPT, m->meta.uuid,
+			m->meta.layout.blocks + slot);
+}
+
+/* The same directory again, of a later generation. */
+static inline struct repl_disk_kept_dir *meta_dir_new(struct meta_image *m, uint64_t generation,
+						      unsigned int flags)
+{
+	struct repl_disk_kept_dir *dir = meta_dir(m, generation & 1);
+
+	memcpy(dir, meta_dir(m, !(generation & 1)), sizeof(*dir));
+	dir->generation = htole64(generation);
+	dir->flags = htole32(flags);
+	dir->next = htole64(flags & REPL_KEPT_CLEAN ? m->next : 0);
+	meta_dir_seal(m, generation & 1);
+	return dir;
+}
+
+/* A map more, in both; its run is behind those of the others. Returns where. */
+static inline uint64_t meta_map_add(struct meta_image *m, const char *name, unsigned int shift,
+				    unsigned int flags)
+{
+	uint64_t start = m->meta.layout.blocks + 2;
+	unsigned int i, slot, nr = le32toh(meta_dir(m, 0)->nr);
+
+	assert(nr < REPL_KEPT_MAPS && strlen(name) < REPL_KEPT_NAME);
+	for (i = 0; i < nr; i++)
+		start += le64toh(meta_dir(m, 0)->map[i].blocks);
+	for (slot = 0; slot < 2; slot++) {
+		struct repl_disk_kept_dir *dir = meta_dir(m, slot);
+		struct repl_disk_kept *map = &dir->map[nr];
+
+		strcpy((char *)map->name, name);
+		map->shift = shift;
+		map->flags = flags;
+		map->start = htole64(start);
+		map->blocks = htole64(repl_kept_blocks(m->meta.layout.sectors, shift));
+		dir->nr = htole32(nr + 1);
+		dir->generation = htole64(2 + slot);
+		meta_dir_seal(m, slot);
+	}
+	return start;
+}
+
+static inline void meta_map_seal(struct meta_image *m, uint64_t start, uint64_t index)
+{
+	struct repl_disk_bits *bits = meta_block(m, start + index);
+
+	bits->index = htole64(index);
+	repl_block_seal(bits, REPL_MAGIC_KEPT_BITS, m->meta.uuid, start + index);
+}
+
+static inline void meta_map_set(struct meta_image *m, uint64_t start, uint64_t bit)
+{
+	uint64_t index = bit / REPL_BITMAP_BITS;
+	struct repl_disk_bits *bits = meta_block(m, start + index);
+
+	bit %= REPL_BITMAP_BITS;
+	bits->bits[bit >> 3] |= 1 << (bit & 7);
+	meta_map_seal(m, start, index);
+}
+
+/*
  * ---- Reading it ----
  */
 

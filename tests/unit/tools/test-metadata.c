@@ -193,6 +193,44 @@ static void layouts(void **state)
 	assert_int_equal(repl_layout_init(&l, 8, 8, 0), -ENOSPC);
 }
 
+/* A blank device of so many blocks behind the bitmaps: the log, and what is left. */
+static void new_layout_is(uint64_t left, uint64_t log)
+{
+	struct repl_layout l;
+
+	assert_int_equal(repl_layout_new(&l, 8, 8, 10 + left), 0);
+	assert_int_equal(l.log_start, 10);
+	assert_int_equal(l.log_blocks, log);
+	assert_int_equal(l.blocks, 10 + log);
+}
+
+static void new_layouts(void **state)
+{
+	struct repl_layout l, same;
+
+	/* A quarter, rounded down; but the log has 64 in any case. */
+	new_layout_is(64, 64);
+	new_layout_is(65, 64);
+	new_layout_is(84, 64);
+	new_layout_is(85, 64);
+	new_layout_is(86, 65);
+	new_layout_is(100, 75);
+	new_layout_is(REPL_LOG_MAX_BLOCKS, REPL_LOG_MAX_BLOCKS * 3 / 4);
+	new_layout_is(21844, REPL_LOG_MAX_BLOCKS - 1);
+	new_layout_is(21845, REPL_LOG_MAX_BLOCKS);
+	new_layout_is(1 << 20, REPL_LOG_MAX_BLOCKS);
+	new_layout_is(UINT64_MAX - 10, REPL_LOG_MAX_BLOCKS);
+	/* What it takes is said of a device that is too small, too. */
+	assert_int_equal(repl_layout_new(&l, 8, 8, 73), -ENOSPC);
+	assert_int_equal(l.blocks, 74);
+	assert_int_equal(repl_layout_new(&l, 8, 8, 0), -ENOSPC);
+	assert_int_equal(repl_layout_new(&l, 8 * REPL_MAX_REGIONS + 1, 8, UINT64_MAX), -E2BIG);
+	/* It is one that the superblock can say. */
+	assert_int_equal(repl_layout_new(&l, 8, 8, 200), 0);
+	assert_int_equal(repl_layout_init(&same, 8, 8, l.blocks), 0);
+	assert_memory_equal(&l, &same, sizeof(l));
+}
+
 /*
  * ---- Superblocks ----
  */
@@ -676,6 +714,10 @@ static void insane_blocks(void **state)
 	meta_seal(&m, m.next - 1);
 	warns("has something in its reserved bytes");
 	*log = was;
+	log->state.kept = 2;
+	meta_seal(&m, m.next - 1);
+	warns("has something in its reserved bytes");
+	*log = was;
 	log->first = htole64(m.next - 3);
 	meta_seal(&m, m.next - 1);
 	warns("was written with block 3, which cannot be");
@@ -768,6 +810,457 @@ static void bitmaps_refused(void **state)
 	refused("Metadata bitmaps are damaged", "block 4, bitmap");
 	says("block 5, bitmap");
 	says("where log block 5 would be, is damaged");
+}
+
+/*
+ * ---- The user's dirty maps ----
+ */
+
+#define KEPT_ROOM 40
+
+/* A primary's: room behind the log, and two maps, of three blocks and of one. */
+static uint64_t kept_setup(void)
+{
+	uint64_t start;
+
+	meta_free(&m);
+	meta_format(&m, 2 * REPL_BITMAP_BITS + 5, 2 + 2 * 10 + REPL_LOG_MIN_BLOCKS);
+	meta_longer(&m, 2 + KEPT_ROOM);
+	m.state.identity.role = REPL_ROLE_PRIMARY;
+	m.state.kept = true;
+	meta_append(&m, m.next, 0);
+	meta_record(&m, 5, 3, REPL_EXTENT_DIRTY);
+	start = meta_map_add(&m, "backup", 3, REPL_KEPT_ENABLED);
+	assert_int_equal(meta_map_add(&m, "old", 7, 0), start + 3);
+	return start;
+}
+
+/* As it lies on the disk, for good. */
+static void kept_format(void **state)
+{
+	struct repl_disk_kept_dir *dir;
+	uint64_t start = kept_setup();
+
+	assert_int_equal(sizeof(struct repl_disk_kept_dir), 4096);
+	assert_int_equal(sizeof(struct repl_disk_kept), 64);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, generation), 32);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, next), 40);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, flags), 48);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, nr), 52);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, map), 64);
+	assert_int_equal(offsetof(struct repl_disk_kept_dir, reserved2), 2112);
+	assert_int_equal(offsetof(struct repl_disk_kept, name), 0);
+	assert_int_equal(offsetof(struct repl_disk_kept, shift), 32);
+	assert_int_equal(offsetof(struct repl_disk_kept, flags), 33);
+	assert_int_equal(offsetof(struct repl_disk_kept, start), 40);
+	assert_int_equal(offsetof(struct repl_disk_kept, blocks), 48);
+	assert_int_equal(REPL_KEPT_MAPS, 32);
+	assert_int_equal(REPL_KEPT_ENABLED, 1);
+	assert_int_equal(REPL_KEPT_CLEAN, 1);
+	assert_int_equal(REPL_KEPT_ALL, 2);
+	dir = meta_dir(&m, 0);
+	assert_memory_equal((uint8_t *)dir + 4, "RpKD", 4);
+	meta_map_set(&m, start, 0);
+	assert_memory_equal((uint8_t *)meta_block(&m, start) + 4, "RpKM", 4);
+	assert_memory_equal((uint8_t *)dir + 64, "backup\0", 8);
+	assert_int_equal(((uint8_t *)dir)[96], 3);
+
+	assert_int_equal(repl_kept_blocks(1, 3), 1);
+	assert_int_equal(repl_kept_blocks(8ULL * REPL_BITMAP_BITS, 3), 1);
+	assert_int_equal(repl_kept_blocks(8ULL * REPL_BITMAP_BITS + 1, 3), 2);
+	assert_int_equal(repl_kept_blocks(8ULL * REPL_BITMAP_BITS + 1, 4), 1);
+	assert_int_equal(repl_kept_blocks(1ULL << 31, 7), 521);
+	assert_int_equal(repl_kept_blocks(UINT64_MAX, 17), 4363141381);
+}
+
+static bool dir_ok(unsigned int slot)
+{
+	return repl_kept_dir_ok(meta_dir(&m, slot), slot, &m.meta, m.source.blocks);
+}
+
+/* A byte of directory 0 is another, and the checksum right; then as it was. */
+static bool dir_ok_with(size_t at, uint8_t byte)
+{
+	struct repl_disk_kept_dir was = *meta_dir(&m, 0);
+	bool is;
+
+	((uint8_t *)meta_dir(&m, 0))[at] = byte;
+	meta_dir_seal(&m, 0);
+	is = dir_ok(0);
+	*meta_dir(&m, 0) = was;
+	return is;
+}
+
+#define MAP_BYTE(nr, field) (offsetof(struct repl_disk_kept_dir, map) + \
+	(nr) * sizeof(struct repl_disk_kept) + offsetof(struct repl_disk_kept, field))
+
+static void dirs_refused(void **state)
+{
+	uint64_t start = kept_setup();
+	const uint64_t end = m.source.blocks;
+	const size_t flags = offsetof(struct repl_disk_kept_dir, flags);
+	struct repl_disk_kept_dir *dir = meta_dir(&m, 0), was = *dir;
+	unsigned int i;
+
+	assert_true(dir_ok(0) && dir_ok(1));
+	/* Heads */
+	for (i = 0; i < sizeof(struct repl_block_head); i++) {
+		flip(dir, i);
+		assert_false(dir_ok(0));
+		flip(dir, i);
+	}
+	assert_false(repl_kept_dir_ok(dir, 1, &m.meta, end));
+	repl_block_seal(dir, REPL_MAGIC_KEPT, m.meta.uuid, m.meta.layout.blocks + 1);
+	assert_false(dir_ok(0));
+	repl_block_seal(dir, REPL_MAGIC_KEPT_BITS, m.meta.uuid, m.meta.layout.blocks);
+	assert_false(dir_ok(0));
+	*dir = was;
+	/* Another's generation, unknown flags, too many */
+	assert_false(dir_ok_with(offsetof(struct repl_disk_kept_dir, generation), 3));
+	assert_true(dir_ok_with(offsetof(struct repl_disk_kept_dir, generation), 4));
+	assert_true(dir_ok_with(flags, REPL_KEPT_CLEAN | REPL_KEPT_ALL));
+	assert_false(dir_ok_with(flags, 4));
+	assert_false(dir_ok_with(flags + 3, 0x80));
+	assert_true(dir_ok_with(offsetof(struct repl_disk_kept_dir, nr), 0));
+	assert_false(dir_ok_with(offsetof(struct repl_disk_kept_dir, nr), 3));
+	assert_false(dir_ok_with(offsetof(struct repl_disk_kept_dir, nr), REPL_KEPT_MAPS + 1));
+	assert_false(dir_ok_with(offsetof(struct repl_disk_kept_dir, nr) + 3, 1));
+	/* Names: none, without an end, with something behind it, that nobody can type */
+	assert_false(dir_ok_with(MAP_BYTE(1, name), 0));
+	assert_false(dir_ok_with(MAP_BYTE(1, name) + 1, 0));
+	assert_false(dir_ok_with(MAP_BYTE(1, name) + 4, 'x'));
+	assert_false(dir_ok_with(MAP_BYTE(1, name) + 31, 'x'));
+	assert_false(dir_ok_with(MAP_BYTE(1, name), ' '));
+	assert_false(dir_ok_with(MAP_BYTE(1, name), '\n'));
+	assert_false(dir_ok_with(MAP_BYTE(1, name), 0x7f));
+	assert_false(dir_ok_with(MAP_BYTE(1, name), 0xe4));
+	assert_true(dir_ok_with(MAP_BYTE(1, name), 'O'));
+	memset(dir->map[1].name, 'x', REPL_KEPT_NAME);
+	meta_dir_seal(&m, 0);
+	assert_false(dir_ok(0));
+	dir->map[1].name[REPL_KEPT_NAME - 1] = 0;
+	meta_dir_seal(&m, 0);
+	assert_true(dir_ok(0));
+	memcpy(dir->map[1].name, dir->map[0].name, REPL_KEPT_NAME);
+	meta_dir_seal(&m, 0);
+	assert_false(dir_ok(0));
+	memset(dir->map[1].name, 0, REPL_KEPT_NAME);
+	meta_dir_seal(&m, 0);
+	assert_false(dir_ok(0));
+	*dir = was;
+	/* Granularities that there are not, or for which the run has not the length */
+	assert_false(dir_ok_with(MAP_BYTE(1, shift), 2));
+	assert_false(dir_ok_with(MAP_BYTE(1, shift), 3));
+	assert_true(dir_ok_with(MAP_BYTE(1, shift), 17));
+	assert_false(dir_ok_with(MAP_BYTE(1, shift), 18));
+	assert_false(dir_ok_with(MAP_BYTE(1, shift), 255));
+	dir->map[1].blocks = htole64(repl_kept_blocks(m.meta.layout.sectors, 2));
+	assert_false(dir_ok_with(MAP_BYTE(1, shift), 2));
+	*dir = was;
+	assert_true(dir_ok_with(MAP_BYTE(1, flags), 1));
+	assert_false(dir_ok_with(MAP_BYTE(1, flags), 2));
+	assert_false(dir_ok_with(MAP_BYTE(1, blocks), 0));
+	assert_false(dir_ok_with(MAP_BYTE(1, blocks), 2));
+	assert_false(dir_ok_with(MAP_BYTE(1, blocks) + 7, 0x80));
+	/* Places: in the directories, in another run, behind the end */
+	assert_true(dir_ok_with(MAP_BYTE(1, start), start + 4));
+	assert_false(dir_ok_with(MAP_BYTE(1, start), start));
+	assert_false(dir_ok_with(MAP_BYTE(1, start), start + 2));
+	assert_true(dir_ok_with(MAP_BYTE(1, start), end - 1));
+	assert_false(dir_ok_with(MAP_BYTE(1, start), end));
+	assert_false(dir_ok_with(MAP_BYTE(1, start) + 7, 0xff));
+	assert_true(dir_ok_with(MAP_BYTE(0, start), end - 3));
+	assert_false(dir_ok_with(MAP_BYTE(0, start), end - 2));
+	assert_false(dir_ok_with(MAP_BYTE(0, start), start + 1));
+	assert_false(dir_ok_with(MAP_BYTE(0, start), start - 1));
+	assert_false(dir_ok_with(MAP_BYTE(0, start), 2));
+	/* What is reserved is not looked at, nor what is behind the last one. */
+	assert_true(dir_ok_with(MAP_BYTE(1, reserved), 1));
+	assert_true(dir_ok_with(MAP_BYTE(2, start), 1));
+	assert_true(dir_ok_with(REPL_BLOCK_SIZE - 1, 1));
+	/* The device has become shorter, behind the log. */
+	assert_true(repl_kept_dir_ok(dir, 0, &m.meta, start + 4));
+	assert_false(repl_kept_dir_ok(dir, 0, &m.meta, start + 3));
+	assert_false(repl_kept_dir_ok(dir, 0, &m.meta, m.meta.layout.blocks));
+}
+
+/* So many that are good, and one more: it would lie in the reserved bytes. */
+static void dir_full(void **state)
+{
+	struct repl_disk_kept_dir *dir;
+	struct repl_disk_kept *map;
+	uint64_t start = kept_setup();
+	unsigned int i;
+
+	dir = meta_dir(&m, 0);
+	map = (void *)((uint8_t *)dir + offsetof(struct repl_disk_kept_dir, map));
+	for (i = 0; i <= REPL_KEPT_MAPS; i++) {
+		memset(&map[i], 0, sizeof(map[i]));
+		sprintf((char *)map[i].name, "map.%u", i);
+		map[i].shift = 17;
+		map[i].start = htole64(start + i);
+		map[i].blocks = htole64(1);
+		dir->nr = htole32(i + 1);
+		meta_dir_seal(&m, 0);
+		assert_int_equal(dir_ok(0), i < REPL_KEPT_MAPS);
+	}
+}
+
+static const struct repl_disk_kept_dir *chosen(void)
+{
+	return repl_kept_choose(meta_dir(&m, 0), &m.meta, m.source.blocks);
+}
+
+static void dirs_chosen(void **state)
+{
+	struct repl_disk_kept_dir *dirs;
+
+	kept_setup();
+	dirs = meta_dir(&m, 0);
+	assert_ptr_equal(chosen(), &dirs[1]);	/* generations 2 and 3 */
+	meta_dir_new(&m, 4, 0);
+	assert_ptr_equal(chosen(), &dirs[0]);
+	flip(&dirs[0], 3000);
+	assert_ptr_equal(chosen(), &dirs[1]);
+	flip(&dirs[1], 3000);
+	assert_null(chosen());
+	flip(&dirs[0], 3000);
+	assert_ptr_equal(chosen(), &dirs[0]);
+	memset(dirs, 0, 2 * sizeof(*dirs));
+	assert_null(chosen());
+}
+
+static void kept_bits(void **state)
+{
+	uint64_t start = kept_setup(), nr = start + 2;
+	struct repl_disk_bits *bits = meta_block(&m, nr), was;
+	const uint8_t *uuid = m.meta.uuid;
+	unsigned int i;
+
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), 0);
+	((uint8_t *)bits)[REPL_BLOCK_SIZE - 1] = 1;
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, REPL_BITMAP_BITS), -EUCLEAN);
+	memset(bits, 0, sizeof(*bits));
+	meta_map_seal(&m, start, 2);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), 1);
+	meta_map_set(&m, start, 2 * REPL_BITMAP_BITS + 4);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), 1);
+	was = *bits;
+	/* A bit too many; of another place, index, kind; damaged */
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 4), -EUCLEAN);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr + 1, 2, 5), -EUCLEAN);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 1, 5), -EUCLEAN);
+	bits->generation = htole64(1);
+	repl_block_seal(bits, REPL_MAGIC_KEPT_BITS, uuid, nr);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), -EUCLEAN);
+	*bits = was;
+	repl_block_seal(bits, REPL_MAGIC_BITMAP, uuid, nr);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), -EUCLEAN);
+	*bits = was;
+	for (i = 0; i < REPL_BLOCK_SIZE; i += i < 64 ? 1 : 61) {
+		flip(bits, i);
+		assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, 5), -EUCLEAN);
+		flip(bits, i);
+	}
+	meta_map_set(&m, start, 3 * REPL_BITMAP_BITS - 1);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, REPL_BITMAP_BITS), 1);
+	assert_int_equal(repl_kept_bits_ok(bits, uuid, nr, 2, REPL_BITMAP_BITS - 1), -EUCLEAN);
+}
+
+/* What replctl makes of them. */
+static void kept_look(struct image *image)
+{
+	same();
+	look(image);
+}
+
+static void kept_warnings(unsigned int nr)
+{
+	struct image image;
+
+	kept_look(&image);
+	assert_int_equal(image.levels[IMAGE_WARNING], nr);
+	image_free(&image);
+}
+
+static void kept_seen(void **state)
+{
+	uint64_t start = kept_setup();
+	struct image image;
+
+	meta_map_set(&m, start, 0);
+	meta_map_set(&m, start, 1);
+	meta_map_set(&m, start, 2 * REPL_BITMAP_BITS + 4);
+	kept_look(&image);
+	assert_int_equal(image.kept.room, 2 + KEPT_ROOM);
+	assert_true(image.kept.good && !image.kept.exact && !image.kept.all);
+	assert_int_equal(image.kept.current, 1);
+	assert_int_equal(image.kept.generation, 3);
+	assert_int_equal(image.kept.nr, 2);
+	assert_string_equal(image.kept.maps[0].name, "backup");
+	assert_int_equal(image.kept.maps[0].granularity, 4096);
+	assert_true(image.kept.maps[0].enabled);
+	assert_int_equal(image.kept.maps[0].bits, 2 * REPL_BITMAP_BITS + 5);
+	assert_int_equal(image.kept.maps[0].set, 3);
+	assert_int_equal(image.kept.maps[0].start, start);
+	assert_int_equal(image.kept.maps[0].blocks, 3);
+	assert_int_equal(image.kept.maps[1].granularity, 65536);
+	assert_false(image.kept.maps[1].enabled);
+	assert_int_equal(image.kept.maps[1].bits, (2 * REPL_BITMAP_BITS + 4) / 16 + 1);
+	assert_int_equal(image.kept.maps[1].set, 0);
+	assert_int_equal(image.nr_findings, 0);
+	image_free(&image);
+	/* An orderly end; and the log goes on. */
+	meta_dir_new(&m, 4, REPL_KEPT_CLEAN);
+	kept_look(&image);
+	assert_true(image.kept.exact);
+	assert_int_equal(image.kept.current, 0);
+	assert_int_equal(image.nr_findings, 0);
+	image_free(&image);
+	meta_record(&m, 9, 1, REPL_EXTENT_DIRTY);
+	kept_look(&image);
+	assert_false(image.kept.exact);
+	assert_int_equal(image.levels[IMAGE_WARNING], 0);
+	image_free(&image);
+	warns("note: the dirty maps were exact when log block 3 was the next one, which is 4 now");
+	meta_dir_new(&m, 5, REPL_KEPT_CLEAN | REPL_KEPT_ALL);
+	warns("note: all bits of all dirty maps are set: their directory says so\n");
+	/* No longer a primary's; not recorded. */
+	meta_dir_new(&m, 6, 0);
+	kept_look(&image);
+	assert_null(image.kept.all);
+	image_free(&image);
+	meta_change(&m, REPL_DISK_RUNNING, 0, 1);
+	warns("note: all bits of all dirty maps are set: something that does not keep them has used the device\n");
+	m.meta.unrecorded = true;
+	m.meta.generation++;
+	meta_super(&m);
+	memset(m.maps.dirty, 1, m.meta.layout.nr_regions);
+	warns("note: all bits of all dirty maps are set: writes were not recorded\n");
+	kept_warnings(0);
+}
+
+/* What is there may be of any use before. */
+static void kept_none(void **state)
+{
+	uint8_t uuid[REPL_UUID_SIZE] = { 9 };
+	struct image image;
+	unsigned int i;
+
+	good();
+	look(&image);
+	assert_int_equal(image.kept.room, 0);
+	image_free(&image);
+	meta_longer(&m, 1);
+	memset(meta_dir(&m, 0), 0x55, REPL_BLOCK_SIZE);
+	good();
+	meta_longer(&m, 1);
+	good();
+	memset(meta_dir(&m, 1), 0x55, REPL_BLOCK_SIZE);
+	good();
+	look(&image);
+	assert_false(image.kept.good);
+	assert_int_equal(image.kept.dirs[1], IMAGE_DIR_FOREIGN);
+	assert_int_equal(image.nr_findings, 0);
+	image_free(&image);
+	/* Even directories, of metadata before. */
+	kept_setup();
+	for (i = 0; i < 2; i++)
+		repl_block_seal(meta_dir(&m, i), REPL_MAGIC_KEPT, uuid,
+				m.meta.layout.blocks + i);
+	kept_look(&image);
+	assert_false(image.kept.good);
+	assert_int_equal(image.kept.dirs[0], IMAGE_DIR_FOREIGN);
+	assert_int_equal(image.nr_findings, 0);
+	image_free(&image);
+}
+
+static void kept_dirs_checked(void **state)
+{
+	struct repl_disk_kept_dir *dirs, was[2];
+
+	kept_setup();
+	dirs = meta_dir(&m, 0);
+	memcpy(was, dirs, sizeof(was));
+	kept_warnings(0);
+	/* One of two is as a power cut leaves it. */
+	flip(&dirs[1], 4000);
+	warns("note: directory 1 of the dirty maps is damaged: its checksum is wrong; the other one counts\n");
+	kept_warnings(0);
+	memset(&dirs[1], 0, sizeof(dirs[1]));
+	warns("note: directory 1 of the dirty maps is blank; the other one counts\n");
+	memset(&dirs[1], 1, sizeof(dirs[1]));
+	warns("note: directory 1 of the dirty maps is something else; the other one counts\n");
+	kept_warnings(0);
+	/* A good checksum is not. */
+	dirs[1] = was[1];
+	dirs[1].flags = htole32(0x80);
+	meta_dir_seal(&m, 1);
+	warns("warning: directory 1 of the dirty maps has a good checksum, but says what cannot be; the other one counts\n");
+	dirs[1] = was[1];
+	m.bad_block = m.meta.layout.blocks + 1;
+	warns("warning: directory 1 of the dirty maps cannot be read; the other one counts\n");
+	m.bad_block = m.meta.layout.blocks;
+	warns("warning: directory 0 of the dirty maps cannot be read; the other one counts\n");
+	m.bad_block = 0;
+	/* The first one that was ever written is torn, or both of them are. */
+	flip(&dirs[0], 4000);
+	memset(&dirs[1], 0, sizeof(dirs[1]));
+	warns("note: a directory of the dirty maps is damaged, and the other one is blank");
+	kept_warnings(0);
+	dirs[1] = was[1];
+	flip(&dirs[1], 100);
+	warns("warning: directory 0 of the dirty maps is damaged: its checksum is wrong, directory 1 is damaged: its checksum is wrong: if there were any, they are lost\n");
+	kept_warnings(1);
+	memset(&dirs[1], 1, sizeof(dirs[1]));
+	warns("directory 1 is something else: if there were any, they are lost\n");
+	memcpy(dirs, was, sizeof(was));
+	/* Of the one that counts only */
+	dirs[0].map[1].reserved[3] = 1;
+	meta_dir_seal(&m, 0);
+	kept_warnings(0);
+	dirs[1].map[1].reserved2[3] = 1;
+	meta_dir_seal(&m, 1);
+	warns("warning: directory 1 of the dirty maps has something in its reserved bytes\n");
+	dirs[1] = was[1];
+	dirs[1].reserved2[1] = 1;
+	meta_dir_seal(&m, 1);
+	warns("directory 1 of the dirty maps has something in its reserved bytes\n");
+	memcpy(dirs, was, sizeof(was));
+	kept_warnings(0);
+}
+
+static void kept_maps_checked(void **state)
+{
+	uint64_t start = kept_setup();
+	const char *damaged = "1 of the 3 blocks of dirty map backup are damaged: all that they stand for counts as dirty\n";
+	char words[200];
+	struct image image;
+
+	meta_map_set(&m, start, 7);
+	meta_map_set(&m, start, REPL_BITMAP_BITS);
+	meta_map_set(&m, start, 2 * REPL_BITMAP_BITS + 1);
+	flip(meta_block(&m, start + 2), 2000);
+	kept_look(&image);
+	assert_int_equal(image.kept.maps[0].set, 1 + 1 + 5);
+	assert_int_equal(image.kept.maps[0].damaged, 1);
+	image_free(&image);
+	kept_warnings(0);
+	snprintf(words, sizeof(words), "note: %s", damaged);
+	warns(words);
+	/* After an orderly end there is no power cut that has done it. */
+	meta_dir_new(&m, 4, REPL_KEPT_CLEAN);
+	snprintf(words, sizeof(words), "warning: %s", damaged);
+	warns(words);
+	flip(meta_block(&m, start + 2), 2000);
+	m.bad_block = start + 1;
+	kept_look(&image);
+	assert_int_equal(image.kept.maps[0].set, 1 + REPL_BITMAP_BITS + 1);
+	assert_int_equal(image.kept.maps[0].unreadable, 1);
+	image_free(&image);
+	warns("warning: 1 of the 3 blocks of dirty map backup cannot be read: all that they stand for counts as dirty\n");
+	m.bad_block = 0;
+	kept_warnings(0);
 }
 
 /*
@@ -984,7 +1477,8 @@ static void created(void **state)
 	assert_int_equal(number(o, "schema"), 1);
 	assert_int_equal(number(o, "size_bytes"), 1 << 30);
 	assert_int_equal(number(o, "region_size_bytes"), 65536);
-	assert_int_equal(number(o, "metadata_bytes"), 10 << 20);
+	/* 10 blocks before the log, and three quarters of the other 2550 */
+	assert_int_equal(number(o, "metadata_bytes"), (10 + 1913) * REPL_BLOCK_SIZE);
 	assert_int_equal(number(o, "hidden_regions"), 0);
 	assert_true(json_object_object_get_ex(o, "why", &value) && !value);
 	assert_true(json_object_object_get_ex(o, "superblocks", &value));
@@ -1054,6 +1548,103 @@ static void dumped(void **state)
 	fails("check", &none, REPL_EXIT_DIFFER, "but not all is as it should be");
 	assert_non_null(strstr(printed, "warning: superblock 1 is damaged"));
 	assert_int_equal(verb("dump", &none), 0);
+}
+
+static void dumped_maps(void **state)
+{
+	const struct metadata_options none = { }, json = { .json = true };
+	struct json_object *o, *kept, *list, *value;
+	uint64_t start;
+
+	kept_none(state);
+	poke(0, m.data, m.meta.layout.blocks * REPL_BLOCK_SIZE);
+	assert_int_equal(truncate(path, m.meta.layout.blocks * REPL_BLOCK_SIZE), 0);
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed, "\ndirty maps   are not kept: there is no room\n"));
+	assert_int_equal(verb("dump", &json), 0);
+	o = parsed();
+	assert_true(json_object_object_get_ex(o, "dirty_maps", &kept) && !kept);
+	json_object_put(o);
+
+	start = kept_setup();
+	assert_int_equal(start, 88);
+	meta_map_set(&m, start, 7);
+	meta_map_set(&m, start, 2 * REPL_BITMAP_BITS + 1);
+	flip(meta_block(&m, start + 2), 2000);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	assert_int_equal(verb("check", &none), 0);
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed,
+			       "\ndirty maps   2, room for 160 KiB; directories at block 86: good, good\n"
+			       "  directory  1, generation 3, in use\n"
+			       "  backup     4 KiB a bit, enabled, at block 88: 3 blocks, 6 of 64517 bits are set, with all of 1 damaged blocks\n"
+			       "  old        64 KiB a bit, disabled, at block 91: 1 blocks, 0 of 4033 bits are set\n"
+			       "  enabled ones have what is dirty by the log as well\n"));
+	meta_dir_new(&m, 4, REPL_KEPT_CLEAN);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	fails("check", &none, REPL_EXIT_DIFFER, "but not all is as it should be");
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed, "  directory  0, generation 4, clean before log block 3, and that holds\n"));
+	assert_null(strstr(printed, "as well"));
+	assert_int_equal(verb("dump", &json), 0);
+	o = parsed();
+	assert_true(json_object_object_get_ex(o, "dirty_maps", &kept));
+	assert_int_equal(number(kept, "current"), 0);
+	assert_int_equal(number(kept, "generation"), 4);
+	assert_int_equal(number(kept, "next"), 3);
+	assert_int_equal(number(kept, "block"), 86);
+	assert_int_equal(number(kept, "room_bytes"), KEPT_ROOM * REPL_BLOCK_SIZE);
+	json_object_object_get_ex(kept, "directories", &value);
+	assert_string_equal(json_object_to_json_string_ext(value, 0), "[\"good\",\"good\"]");
+	json_object_object_get_ex(kept, "clean", &value);
+	assert_true(json_object_get_boolean(value));
+	json_object_object_get_ex(kept, "clean_holds", &value);
+	assert_true(json_object_get_boolean(value));
+	json_object_object_get_ex(kept, "all", &value);
+	assert_true(value && !json_object_get_boolean(value));
+	json_object_object_get_ex(kept, "all_set", &value);
+	assert_true(value && !json_object_get_boolean(value));
+	json_object_object_get_ex(kept, "maps", &list);
+	assert_string_equal(json_object_to_json_string_ext(list, 0),
+			    "[{\"name\":\"backup\",\"granularity_bytes\":4096,\"enabled\":true,\"block\":88,\"blocks\":3,\"bits\":64517,\"bits_set\":6,\"damaged_blocks\":1},{\"name\":\"old\",\"granularity_bytes\":65536,\"enabled\":false,\"block\":91,\"blocks\":1,\"bits\":4033,\"bits_set\":0,\"damaged_blocks\":0}]");
+	json_object_put(o);
+	/* Used since, and all is set. */
+	meta_record(&m, 9, 1, REPL_EXTENT_DIRTY);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed, "clean before log block 3, and used since\n"));
+	meta_dir_new(&m, 5, REPL_KEPT_ALL);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed, "generation 5, in use; all bits are set: their directory says so\n"));
+	assert_int_equal(verb("check", &json), 0);
+	o = parsed();
+	assert_true(json_object_object_get_ex(o, "dirty_maps", &kept));
+	json_object_object_get_ex(kept, "clean_holds", &value);
+	assert_true(value && !json_object_get_boolean(value));
+	json_object_object_get_ex(kept, "all_set", &value);
+	assert_true(json_object_get_boolean(value));
+	json_object_put(o);
+	/* Nothing is known of the log: neither is this. */
+	meta_dir_new(&m, 6, REPL_KEPT_CLEAN);
+	flip(meta_log(&m, 1), 300);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	fails("dump", &json, REPL_EXIT_FAILED, "Metadata log has a damaged block");
+	o = parsed();
+	assert_true(json_object_object_get_ex(o, "dirty_maps", &kept));
+	assert_true(json_object_object_get_ex(kept, "clean_holds", &value) && !value);
+	json_object_put(o);
+	/* No directory */
+	memset(meta_dir(&m, 0), 0, 2 * REPL_BLOCK_SIZE);
+	flip(meta_log(&m, 1), 300);
+	poke(0, m.data, m.source.blocks * REPL_BLOCK_SIZE);
+	assert_int_equal(verb("dump", &none), 0);
+	assert_non_null(strstr(printed, "\ndirty maps   0, room for 160 KiB; directories at block 86: blank, blank\nin the end"));
+	assert_int_equal(verb("dump", &json), 0);
+	o = parsed();
+	assert_true(json_object_object_get_ex(o, "dirty_maps", &kept));
+	assert_true(json_object_object_get_ex(kept, "current", &value) && !value);
+	json_object_put(o);
 }
 
 static void create_refused(void **state)
@@ -1145,6 +1736,67 @@ static void same_uuid(void **state)
 	assert_int_equal(verb("check", &o), 0);
 }
 
+/* Directories of dirty maps that are where the new ones would be */
+static void create_forgets(void **state)
+{
+	const off_t log_end = (10 + 1913) * REPL_BLOCK_SIZE;
+	struct metadata_options o = gib;
+	uint8_t block[REPL_BLOCK_SIZE];
+	unsigned int i;
+	int fd;
+
+	memset(block, 0x55, sizeof(block));
+	for (i = 0; i < 3; i++)
+		poke(log_end + i * REPL_BLOCK_SIZE, block, sizeof(block));
+	o.dry_run = true;
+	assert_int_equal(verb("create", &o), 0);
+	assert_non_null(strstr(printed, "dirty maps: room for 2.5 MiB, a map of these regions takes 4 KiB\n"));
+	fd = open(path, O_RDONLY);
+	assert_int_equal(pread(fd, block, sizeof(block), log_end), sizeof(block));
+	assert_int_equal(block[0], 0x55);
+	assert_int_equal(verb("create", &gib), 0);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(pread(fd, block, sizeof(block), log_end + i * REPL_BLOCK_SIZE),
+				 sizeof(block));
+		assert_int_equal(block[0], i < 2 ? 0 : 0x55);
+		assert_int_equal(block[REPL_BLOCK_SIZE - 1], i < 2 ? 0 : 0x55);
+	}
+	close(fd);
+	/* None, or half of the place: the file stays as long as it is. */
+	for (i = 0; i < 3; i++) {
+		struct stat st;
+
+		assert_int_equal(truncate(path, 0), 0);
+		assert_int_equal(truncate(path, (74 + i) * REPL_BLOCK_SIZE), 0);
+		assert_int_equal(verb("create", &gib), 0);
+		assert_non_null(strstr(printed, "dirty maps: no room, they are in memory only\n"));
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_size, (74 + i) * REPL_BLOCK_SIZE);
+		assert_int_equal(verb("check", &gib), 0);
+	}
+}
+
+static void size_is(const char *size, const char *region_size, uint64_t best, uint64_t room)
+{
+	struct metadata_options o = { .size = size, .region_size = region_size, .json = true };
+	struct repl_layout l;
+	struct json_object *all;
+
+	assert_int_equal(verb("size", &o), 0);
+	all = parsed();
+	assert_int_equal(number(all, "metadata_bytes"), best);
+	assert_int_equal(number(all, "maps_room_bytes"), room);
+	/* It is as it says. */
+	assert_int_equal(repl_layout_new(&l, number(all, "size_bytes") / 512,
+					 number(all, "region_size_bytes") / 512,
+					 best / REPL_BLOCK_SIZE), 0);
+	assert_int_equal(l.log_blocks, REPL_LOG_MAX_BLOCKS);
+	assert_int_equal((l.blocks + 2) * REPL_BLOCK_SIZE + room, best);
+	assert_true(room >= 4 * number(all, "map_bytes"));
+	assert_int_equal(number(all, "map_bytes"), l.map_blocks * REPL_BLOCK_SIZE);
+	json_object_put(all);
+}
+
 static void sizes(void **state)
 {
 	const struct metadata_options none = { }, json = { .json = true };
@@ -1152,15 +1804,20 @@ static void sizes(void **state)
 	struct json_object *all;
 
 	assert_int_equal(verb("size", &none), 0);
-	assert_non_null(strstr(printed, "\n16 TiB     64 KiB           271671296  259.1 MiB"));
+	assert_non_null(strstr(printed, "\n16 TiB     64 KiB           408043520  389.1 MiB        204824576  195.3 MiB  32.5 MiB   288 MiB"));
 	assert_int_equal(verb("size", &json), 0);
 	json_object_put(parsed());
 	assert_int_equal(verb("size", &o), 0);
 	all = parsed();
-	assert_int_equal(number(all, "metadata_bytes"), 271671296);
+	assert_int_equal(number(all, "metadata_bytes"), 408043520);
 	assert_int_equal(number(all, "metadata_min_bytes"), 204824576);
+	assert_int_equal(number(all, "map_bytes"), 8323 * REPL_BLOCK_SIZE);
+	assert_int_equal(number(all, "maps_room_bytes"), 4 * 8323 * REPL_BLOCK_SIZE);
 	assert_int_equal(number(all, "memory_bytes"), 288 << 20);
 	json_object_put(all);
+	size_is("1GiB", "64KiB", (10 + 21845) * REPL_BLOCK_SIZE, 5459 * REPL_BLOCK_SIZE);
+	size_is("1TiB", "64KiB", 102297600, 5459 * REPL_BLOCK_SIZE);
+	size_is("64TiB", "4KiB", 21883281408, 4 * 532611ULL * REPL_BLOCK_SIZE);
 }
 
 static void no_device(void **state)
@@ -1237,6 +1894,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layouts),
+		cmocka_unit_test(new_layouts),
 		test(super_round_trip),
 		cmocka_unit_test(states),
 		test(newest_counts),
@@ -1258,13 +1916,24 @@ int main(void)
 		test(insane_blocks),
 		test(bitmaps),
 		test(bitmaps_refused),
+		test(kept_format),
+		test(dirs_refused),
+		test(dir_full),
+		test(dirs_chosen),
+		test(kept_bits),
+		test(kept_seen),
+		test(kept_none),
+		test(kept_dirs_checked),
+		test(kept_maps_checked),
 		test(unreadable),
 		test(decayed),
 		test(bits_flipped),
 		file_test(created),
 		file_test(dumped),
+		file_test(dumped_maps),
 		file_test(create_refused),
 		file_test(same_uuid),
+		file_test(create_forgets),
 		file_test(sizes),
 		file_test(no_device),
 		cmocka_unit_test(region_sets),
