@@ -883,6 +883,8 @@ int repl_chain_load(struct repl_chain *chain, struct repl_chain *old)
 	repl_bits_wipe(&chain->dirty);
 	r = repl_store_open(chain->store, chain->len,
 			    repl_region_sector(chain, 1), &state, &why);
+	if (!r)
+		r = repl_store_settle(chain->store, &why);
 	if (r) {
 		DMERR("%s: %s (error %d)", chain->name, why, r);
 		return r;

@@ -4,15 +4,18 @@
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/log2.h>
+#include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/rculist.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
 #include "dirty.h"
+#include "format.h"
 
 /* Bits that are looked at between two chances for somebody else. */
 #define DIRTY_WALK_BITS ((u64)SZ_4M)
@@ -342,6 +345,7 @@ int repl_dirty_init(struct repl_dirty *d, sector_t sectors,
 		    unsigned int region_shift)
 {
 	mutex_init(&d->lock);
+	mutex_init(&d->keep_lock);
 	INIT_LIST_HEAD(&d->maps);
 	d->nr_maps = 0;
 	d->sectors = sectors;
@@ -349,17 +353,90 @@ int repl_dirty_init(struct repl_dirty *d, sector_t sectors,
 	d->close = NULL;
 	d->open = NULL;
 	d->context = NULL;
+	d->keeper = NULL;
+	d->keeper_context = NULL;
+	d->loading = false;
 	if (!sectors || region_shift < REPL_DIRTY_MIN_SHIFT ||
 	    region_shift > REPL_DIRTY_MAX_SHIFT)
 		return -EINVAL;
 	return 0;
 }
 
-static void dirty_free(struct repl_dirty_map *map)
+static u64 dirty_nr_bits(const struct repl_dirty *d, unsigned int shift)
 {
+	return ((d->sectors - 1) >> shift) + 1;
+}
+
+/**
+ * repl_dirty_unkeep() - nobody keeps it any more
+ * @map: map
+ */
+void repl_dirty_unkeep(struct repl_dirty_map *map)
+{
+	kvfree(map->kept.saved);
+	repl_bits_exit(&map->kept.touched);
+	memset(&map->kept, 0, sizeof(map->kept));
+}
+
+/**
+ * repl_dirty_new() - a user's map, in no list yet
+ * @d: maps
+ * @name: its name, valid
+ * @shift: log2 of sectors a bit, valid
+ *
+ * Enabled, and nothing is set. Context: process, may sleep. Return: it, or NULL.
+ */
+struct repl_dirty_map *repl_dirty_new(struct repl_dirty *d, const char *name,
+				      unsigned int shift)
+{
+	struct repl_dirty_map *map = kzalloc(sizeof(*map), GFP_KERNEL);
+
+	if (map)
+		map->now = bits_new(dirty_nr_bits(d, shift));
+	if (!map || !map->now) {
+		kfree(map);
+		return NULL;
+	}
+	strscpy(map->name, name, sizeof(map->name));
+	map->shift = shift;
+	map->enabled = true;
+	return map;
+}
+
+/**
+ * repl_dirty_free() - the counterpart, for one that is in no list
+ * @map: map
+ */
+void repl_dirty_free(struct repl_dirty_map *map)
+{
+	repl_dirty_unkeep(map);
 	bits_free(map->now);
 	bits_free(map->frozen);
 	kfree(map);
+}
+
+/**
+ * repl_dirty_insert() - writes mark it from now on, if it is enabled
+ * @d: maps
+ * @map: user's map
+ *
+ * Context: with d->lock and d->keep_lock.
+ */
+void repl_dirty_insert(struct repl_dirty *d, struct repl_dirty_map *map)
+{
+	list_add_tail_rcu(&map->list, &d->maps);
+	WRITE_ONCE(d->nr_maps, d->nr_maps + 1);
+}
+
+/* The counterpart, with d->lock: nobody marks it any more. */
+static void dirty_take_out(struct repl_dirty *d, struct repl_dirty_map *map)
+{
+	mutex_lock(&d->keep_lock);
+	WRITE_ONCE(d->nr_maps, d->nr_maps - 1);
+	list_del_rcu(&map->list);
+	mutex_unlock(&d->keep_lock);
+	synchronize_rcu();
+	repl_dirty_free(map);
 }
 
 /**
@@ -373,7 +450,7 @@ void repl_dirty_exit(struct repl_dirty *d)
 	list_for_each_entry_safe(map, next, &d->maps, list) {
 		list_del(&map->list);
 		if (!map->reserved)
-			dirty_free(map);
+			repl_dirty_free(map);
 	}
 	d->nr_maps = 0;
 }
@@ -398,6 +475,22 @@ void repl_dirty_set_gate(struct repl_dirty *d, int (*close)(void *context),
 }
 
 /**
+ * repl_dirty_set_keeper() - who keeps the user's maps on a device
+ * @d: maps
+ * @keeper: they, or NULL
+ * @context: for them
+ *
+ * Context: no write is in flight.
+ */
+void repl_dirty_set_keeper(struct repl_dirty *d,
+			   const struct repl_dirty_keeper *keeper,
+			   void *context)
+{
+	d->keeper = keeper;
+	d->keeper_context = context;
+}
+
+/**
  * repl_dirty_reserve() - make a map of the owner known by a name
  * @d: maps
  * @map: memory for it, the owner's, as long-lived as @d
@@ -415,6 +508,7 @@ void repl_dirty_reserve(struct repl_dirty *d, struct repl_dirty_map *map,
 	map->reserved = true;
 	map->now = bits;
 	map->frozen = NULL;
+	memset(&map->kept, 0, sizeof(map->kept));
 	list_add_tail_rcu(&map->list, &d->maps);
 }
 
@@ -428,6 +522,23 @@ void repl_dirty_reserve(struct repl_dirty *d, struct repl_dirty_map *map,
 void repl_dirty_set_frozen(struct repl_dirty_map *map, struct repl_bits *frozen)
 {
 	WRITE_ONCE(map->frozen, frozen);
+}
+
+/* For who keeps them: these blocks may be more now. With rcu_read_lock(). */
+static void dirty_touch(struct repl_dirty *d, sector_t sector, sector_t nr)
+{
+	struct repl_dirty_map *map;
+
+	smp_mb();	/* [A], pairs with [B] in keep_save_map() */
+	list_for_each_entry_rcu(map, &d->maps, list) {
+		u64 first = sector >> map->shift;
+		u64 last = (sector + nr - 1) >> map->shift;
+
+		if (!map->reserved && map->kept.saved)
+			repl_bits_set(&map->kept.touched,
+				      div_u64(first, REPL_BITMAP_BITS),
+				      div_u64(last, REPL_BITMAP_BITS) + 1);
+	}
 }
 
 /**
@@ -445,12 +556,9 @@ void repl_dirty_mark_maps(struct repl_dirty *d, sector_t sector, sector_t nr)
 		if (!map->reserved && READ_ONCE(map->enabled))
 			repl_bits_set(READ_ONCE(map->now), sector >> map->shift,
 				      ((sector + nr - 1) >> map->shift) + 1);
+	if (d->keeper)
+		dirty_touch(d, sector, nr);
 	rcu_read_unlock();
-}
-
-static u64 dirty_nr_bits(const struct repl_dirty *d, unsigned int shift)
-{
-	return ((d->sectors - 1) >> shift) + 1;
 }
 
 static struct repl_dirty_map *dirty_find(struct repl_dirty *d, const char *name)
@@ -510,6 +618,7 @@ static int dirty_resize(struct repl_dirty *d, struct repl_dirty_map *map)
 
 	if (map->now->nr == nr)
 		return 0;
+	repl_dirty_unkeep(map);
 	now = bits_resized(map->now, nr);
 	if (now && map->frozen)
 		frozen = bits_resized(map->frozen, nr);
@@ -539,16 +648,21 @@ static int dirty_resize(struct repl_dirty *d, struct repl_dirty_map *map)
 int repl_dirty_take_over(struct repl_dirty *d, struct repl_dirty *old)
 {
 	struct repl_dirty_map *map, *next;
+	int r = 0;
 
+	mutex_lock(&d->lock);
 	list_for_each_entry(map, &old->maps, list)
-		if (!map->reserved && dirty_resize(d, map))
-			return -ENOMEM;
+		if (!r && !map->reserved)
+			r = dirty_resize(d, map);
 	list_for_each_entry_safe(map, next, &old->maps, list)
-		if (!map->reserved)
+		if (!r && !map->reserved)
 			list_move_tail(&map->list, &d->maps);
-	d->nr_maps = old->nr_maps;
-	old->nr_maps = 0;
-	return 0;
+	if (!r) {
+		d->nr_maps += old->nr_maps;
+		old->nr_maps = 0;
+	}
+	mutex_unlock(&d->lock);
+	return r;
 }
 
 /*
@@ -625,37 +739,69 @@ static int dirty_add(struct dirty_request *q)
 	if (d->nr_maps == REPL_DIRTY_MAPS)
 		return dirty_refuse(q, -ENOSPC, "there are 32 maps already");
 
-	map = kzalloc(sizeof(*map), GFP_KERNEL);
-	if (map)
-		map->now = bits_new(dirty_nr_bits(d, shift));
-	if (!map || !map->now) {
-		kfree(map);
+	map = repl_dirty_new(d, q->name, shift);
+	if (!map || (d->keeper && d->keeper->alloc(d->keeper_context, map))) {
+		if (map)
+			repl_dirty_free(map);
 		return dirty_refuse(q, -ENOMEM, "no memory for the map");
 	}
-	strscpy(map->name, q->name, sizeof(map->name));
-	map->shift = shift;
-	map->enabled = true;
 
-	r = dirty_close(d, q->why);
-	if (!r) {
-		list_add_tail_rcu(&map->list, &d->maps);
-		WRITE_ONCE(d->nr_maps, d->nr_maps + 1);
-	}
-	dirty_open(d);
+	mutex_lock(&d->keep_lock);
+	repl_dirty_insert(d, map);
+	mutex_unlock(&d->keep_lock);
+	r = d->keeper ? d->keeper->add(d->keeper_context, map) : 0;
 	if (r)
-		dirty_free(map);
+		*q->why = "cannot write it to the metadata device";
+	if (!r) {
+		/* What has not marked it is over; the rest does. */
+		r = dirty_close(d, q->why);
+		dirty_open(d);
+		if (r && d->keeper)
+			d->keeper->remove(d->keeper_context, map);
+	}
+	if (r)
+		dirty_take_out(d, map);
 	return r;
 }
 
 static int dirty_remove(struct dirty_request *q)
 {
+	struct repl_dirty *d = q->d;
+
 	if (q->map->frozen)
 		return dirty_refuse(q, -EBUSY, "the map is frozen: thaw it first");
-	WRITE_ONCE(q->d->nr_maps, q->d->nr_maps - 1);
-	list_del_rcu(&q->map->list);
-	synchronize_rcu();	/* those who mark it are gone */
-	dirty_free(q->map);
+	if (d->keeper && d->keeper->remove(d->keeper_context, q->map))
+		return dirty_refuse(q, -EIO,
+				    "cannot write that to the metadata device");
+	dirty_take_out(d, q->map);
 	return 0;
+}
+
+/* It is larger now, whether that can be written or not. */
+static int dirty_grown(struct dirty_request *q, struct repl_dirty_map *map)
+{
+	struct repl_dirty *d = q->d;
+	int r = 0;
+
+	if (d->keeper && !map->reserved)
+		r = d->keeper->grown(d->keeper_context, map);
+	if (!r)
+		return 0;
+	return dirty_refuse(q, r,
+			    "it is marked, but that cannot be written to the metadata device");
+}
+
+static void dirty_shrunk(struct dirty_request *q)
+{
+	if (q->d->keeper && !q->map->reserved)
+		q->d->keeper->shrunk(q->d->keeper_context, q->map);
+}
+
+static int dirty_keep_enabled(struct dirty_request *q, bool enabled)
+{
+	const struct repl_dirty_keeper *keeper = q->d->keeper;
+
+	return keeper ? keeper->enable(q->d->keeper_context, q->map, enabled) : 0;
 }
 
 /* Of `checkpoint' while it is frozen: what came after. The cut keeps the rest. */
@@ -669,22 +815,33 @@ static int dirty_clear(struct dirty_request *q)
 	if (!r)
 		repl_bits_wipe(q->map->now);
 	dirty_open(q->d);
+	if (!r)
+		dirty_shrunk(q);
 	return r;
 }
 
 static int dirty_enable(struct dirty_request *q)
 {
-	int r = dirty_close(q->d, q->why);
+	bool was = q->map->enabled;
+	int r;
 
+	if (dirty_keep_enabled(q, true))
+		return dirty_refuse(q, -EIO,
+				    "cannot write that to the metadata device");
+	r = dirty_close(q->d, q->why);
 	if (!r)
 		WRITE_ONCE(q->map->enabled, true);
 	dirty_open(q->d);
+	if (r && !was)
+		dirty_keep_enabled(q, false);
 	return r;
 }
 
+/* Where that cannot be written, it is enabled after the next activation. */
 static int dirty_disable(struct dirty_request *q)
 {
 	WRITE_ONCE(q->map->enabled, false);
+	dirty_keep_enabled(q, false);
 	return 0;
 }
 
@@ -701,7 +858,8 @@ static int dirty_freeze(struct dirty_request *q)
 
 	r = dirty_close(q->d, q->why);
 	if (!r) {
-		q->map->frozen = q->map->now;
+		WRITE_ONCE(q->map->frozen, q->map->now);
+		smp_wmb();	/* pairs with keep_gather(): it misses neither */
 		WRITE_ONCE(q->map->now, successor);
 	}
 	dirty_open(q->d);
@@ -723,8 +881,14 @@ static int dirty_thaw(struct dirty_request *q)
 		return dirty_refuse(q, -EINVAL, "the map is not frozen");
 	if (merge)
 		repl_bits_merge(q->map->now, frozen);
-	q->map->frozen = NULL;
+	mutex_lock(&q->d->keep_lock);
+	WRITE_ONCE(q->map->frozen, NULL);
+	if (!merge && q->d->keeper)
+		q->d->keeper->shrinks(q->d->keeper_context, q->map);
+	mutex_unlock(&q->d->keep_lock);
 	bits_free(frozen);
+	if (!merge)
+		dirty_shrunk(q);
 	return 0;
 }
 
@@ -753,6 +917,20 @@ static void dirty_merge_bits(struct repl_dirty *d, struct repl_dirty_map *to,
 	}
 }
 
+/**
+ * repl_dirty_unite() - what is set in regions is set in a map
+ * @d: maps
+ * @map: one of them
+ * @regions: one bit for each region
+ *
+ * Context: process.
+ */
+void repl_dirty_unite(struct repl_dirty *d, struct repl_dirty_map *map,
+		      const struct repl_bits *regions)
+{
+	dirty_merge_bits(d, map, regions, d->region_shift);
+}
+
 /* Of a frozen map all: what it had, and what came since. */
 static int dirty_merge(struct dirty_request *q)
 {
@@ -766,7 +944,7 @@ static int dirty_merge(struct dirty_request *q)
 	if (frozen)
 		dirty_merge_bits(q->d, to, frozen, q->map->shift);
 	dirty_merge_bits(q->d, to, q->map->now, q->map->shift);
-	return 0;
+	return dirty_grown(q, to);
 }
 
 /* What another host has changed, in pairs of sector and length; all or none. */
@@ -798,7 +976,10 @@ static int dirty_mark(struct dirty_request *q)
 	if (q->argc % 2)
 		return dirty_refuse(q, -EINVAL, "wrong number of words");
 	r = dirty_mark_words(q, false);
-	return r ? r : dirty_mark_words(q, true);
+	if (r)
+		return r;
+	dirty_mark_words(q, true);
+	return dirty_grown(q, q->map);
 }
 
 /* <name> <granularity> <enabled|disabled> <dirty bits> <-|frozen bits> */
@@ -970,7 +1151,7 @@ int repl_dirty_message(struct repl_dirty *d, unsigned int argc, char **argv,
 	struct dirty_request q = {
 		.d = d, .result = result, .maxlen = maxlen, .why = why,
 	};
-	unsigned int i;
+	unsigned int i, noio;
 	int r;
 
 	*why = "unknown word after dirty";
@@ -996,7 +1177,11 @@ int repl_dirty_message(struct repl_dirty *d, unsigned int argc, char **argv,
 	q.argc = argc - 3;
 	q.argv = argv + 3;
 	mutex_lock(&d->lock);
-	r = dirty_run(&q, &dirty_words[i]);
+	/* Who saves may need the lock, and reclaim a write that waits for him. */
+	noio = memalloc_noio_save();
+	r = d->loading ? dirty_refuse(&q, -EBUSY, "the maps are not loaded yet") :
+			 dirty_run(&q, &dirty_words[i]);
+	memalloc_noio_restore(noio);
 	mutex_unlock(&d->lock);
 	return r;
 }

@@ -90,6 +90,17 @@ static inline u64 repl_bits_count(const struct repl_bits *b)
 #define REPL_DIRTY_MIN_SHIFT	3	/* 4 KiB */
 #define REPL_DIRTY_MAX_SHIFT	17	/* 64 MiB */
 
+/* Where a map is on a metadata device: keep.c's, but for the touch. */
+struct repl_kept {
+	u64 start;			/* block; 0: it has no place */
+	u64 blocks;
+	bool enabled;			/* it says so there */
+	bool no_room;			/* that has been said */
+	bool gone;			/* it is not to have a place any more */
+	u16 *saved;			/* of each block the bits in it; or NULL */
+	struct repl_bits touched;	/* blocks: it may be more now */
+};
+
 struct repl_dirty_map {
 	struct list_head list;
 	char name[REPL_DIRTY_NAME];
@@ -98,10 +109,42 @@ struct repl_dirty_map {
 	bool reserved;			/* its bits are the owner's */
 	struct repl_bits *now;
 	struct repl_bits *frozen;	/* or NULL */
+	struct repl_kept kept;
+};
+
+/**
+ * struct repl_dirty_keeper - who keeps the user's maps on a device
+ * @alloc: what it needs for a map that is in no list yet. 0 or -ENOMEM
+ * @add: one that is new in the list. 0, also where there is no room for it; or a
+ *	negative errno, and it is to be taken out again
+ * @remove: one that will be taken out of the list. 0, or a negative errno, and it stays
+ * @enable: says so. 0 or a negative errno
+ * @grown: bits were set that no write has set. 0, or a negative errno: they could not
+ *	be written
+ * @shrinks: bits are cleared, or have just been: what is known of the device is no
+ *	more true. With ->keep_lock
+ * @shrunk: they were
+ *
+ * Context: process, with the lock of the maps, and else without ->keep_lock.
+ */
+struct repl_dirty_keeper {
+	int (*alloc)(void *context, struct repl_dirty_map *map);
+	int (*add)(void *context, struct repl_dirty_map *map);
+	int (*remove)(void *context, struct repl_dirty_map *map);
+	int (*enable)(void *context, struct repl_dirty_map *map, bool enabled);
+	int (*grown)(void *context, struct repl_dirty_map *map);
+	void (*shrinks)(void *context, struct repl_dirty_map *map);
+	void (*shrunk)(void *context, struct repl_dirty_map *map);
 };
 
 struct repl_dirty {
-	struct mutex lock;		/* the list against messages */
+	struct mutex lock;		/* messages, one after the other */
+	/*
+	 * The list, and which bits are a map's, against who saves them. It comes after
+	 * ->lock, and is never held where writes are waited for: they may wait
+	 * for who saves.
+	 */
+	struct mutex keep_lock;
 	struct list_head maps;		/* reserved ones first */
 	unsigned int nr_maps;		/* the user's */
 	sector_t sectors;
@@ -109,6 +152,9 @@ struct repl_dirty {
 	int (*close)(void *context);	/* may be NULL, with ->open */
 	void (*open)(void *context);
 	void *context;
+	const struct repl_dirty_keeper *keeper; /* or NULL */
+	void *keeper_context;
+	bool loading;			/* the maps are not there yet: no messages */
 };
 
 int repl_dirty_init(struct repl_dirty *d, sector_t sectors,
@@ -116,6 +162,16 @@ int repl_dirty_init(struct repl_dirty *d, sector_t sectors,
 void repl_dirty_exit(struct repl_dirty *d);
 void repl_dirty_set_gate(struct repl_dirty *d, int (*close)(void *context),
 			 void (*open)(void *context), void *context);
+void repl_dirty_set_keeper(struct repl_dirty *d,
+			   const struct repl_dirty_keeper *keeper,
+			   void *context);
+void repl_dirty_unkeep(struct repl_dirty_map *map);
+struct repl_dirty_map *repl_dirty_new(struct repl_dirty *d, const char *name,
+				      unsigned int shift);
+void repl_dirty_free(struct repl_dirty_map *map);
+void repl_dirty_insert(struct repl_dirty *d, struct repl_dirty_map *map);
+void repl_dirty_unite(struct repl_dirty *d, struct repl_dirty_map *map,
+		      const struct repl_bits *regions);
 void repl_dirty_reserve(struct repl_dirty *d, struct repl_dirty_map *map,
 			const char *name, struct repl_bits *bits);
 void repl_dirty_set_frozen(struct repl_dirty_map *map,

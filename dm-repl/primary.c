@@ -391,12 +391,36 @@ static void primary_track_failed(void *context, int error)
 	primary_latch(context, PRIMARY_ERR_METADATA, error, 0);
 }
 
+static int primary_track_begin(void *context, bool is_ours, u64 next,
+			       const char **why)
+{
+	struct repl_primary *p = context;
+
+	return repl_keep_begin(&p->keep, is_ours && !p->foreign, next, why);
+}
+
+static int primary_track_save(void *context, const struct repl_bits *leaving)
+{
+	struct repl_primary *p = context;
+
+	return repl_keep_save(&p->keep, leaving);
+}
+
 static const struct repl_track_ops primary_track_ops = {
 	.flush = primary_track_flush,
 	.lacks = primary_track_lacks,
 	.merge = primary_track_merge,
 	.failed = primary_track_failed,
+	.begin = primary_track_begin,
+	.save = primary_track_save,
 };
+
+static void primary_keep_failed(void *context, int error)
+{
+	struct repl_primary *p = context;
+
+	repl_track_lost(p->track, error);
+}
 
 /*
  * ---- Construction ----
@@ -408,6 +432,7 @@ static void primary_free(struct repl_primary *p)
 		repl_track_destroy(p->track);
 	repl_push_exit(&p->push);
 	repl_window_exit(&p->window);
+	repl_keep_exit(&p->keep);
 	repl_dirty_exit(&p->dirty);
 	repl_bits_exit(&p->checkpoint);
 	repl_bits_exit(&p->frozen);
@@ -607,7 +632,9 @@ static int primary_alloc_track(struct dm_target *ti, struct repl_primary *p)
 	if (IS_ERR(track))
 		return PTR_ERR(track);
 	p->track = track;
-	return 0;
+	ti->error = "Cannot allocate a buffer for the dirty maps";
+	return repl_keep_init(&p->keep, &p->dirty, track->store,
+			      primary_keep_failed, p);
 }
 
 static int primary_alloc(struct dm_target *ti, struct repl_primary *p)
@@ -765,8 +792,11 @@ static void primary_postsuspend(struct dm_target *ti)
 
 	repl_job_settle(&p->push.job);
 	repl_window_settle(&p->window);
-	if (p->track)
-		repl_track_suspend(p->track);
+	if (!p->track)
+		return;
+	repl_track_suspend(p->track);
+	if (!repl_track_failed(p->track))
+		repl_keep_leave(&p->keep, p->track->store->log.next);
 }
 
 /* What was dirty is dirty, also with regions of another size. */
@@ -829,15 +859,29 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	return 0;
 }
 
+/* Maps of a table that kept them, in one that does not. */
+static void primary_unkeep(struct repl_primary *p)
+{
+	struct repl_dirty_map *map;
+
+	list_for_each_entry(map, &p->dirty.maps, list)
+		repl_dirty_unkeep(map);
+}
+
 /*
  * What the metadata device says begins the maps, unless the table before had
  * the same one: then its maps are exact.
  */
 static int primary_load(struct repl_primary *p, struct repl_primary *old)
 {
+	bool same = old && old->metadata && p->metadata &&
+		    old->metadata->bdev == p->metadata->bdev;
 	const char *why = NULL;
-	int r = p->track ? repl_track_open(p->track, &why) : 0;
+	int r;
 
+	/* What that wrote is not marked in what is found there. */
+	p->foreign |= old && !same;
+	r = p->track ? repl_track_open(p->track, &why) : 0;
 	if (r) {
 		DMERR("%s: %s (error %d)", dm_table_device_name(p->ti->table),
 		      why, r);
@@ -850,9 +894,13 @@ static int primary_load(struct repl_primary *p, struct repl_primary *old)
 		p->identity = old->identity;
 		r = primary_take_over(p, old);
 	}
+	if (!r && p->track)
+		r = repl_keep_load(&p->keep, &p->track->dirty, same, &why);
+	else if (!r)
+		primary_unkeep(p);
 	if (r || !p->track)
 		return r;
-	if (!old || !old->metadata || old->metadata->bdev != p->metadata->bdev) {
+	if (!same) {
 		repl_bits_merge(&p->checkpoint, &p->track->dirty);
 		repl_bits_merge(&p->window.missed, &p->track->dirty);
 	}
@@ -875,6 +923,9 @@ static int primary_preresume(struct dm_target *ti)
 		r = primary_load(p, old);
 		if (!r)
 			list_add(&p->list, &primaries);
+	} else if (p->track && repl_keep_has_maps(&p->keep) &&
+		   repl_track_again(p->track)) {
+		repl_keep_doubt(&p->keep);
 	}
 	mutex_unlock(&primaries_lock);
 	return r;

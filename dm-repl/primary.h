@@ -24,6 +24,7 @@
 
 #include "dirty.h"
 #include "gate.h"
+#include "keep.h"
 #include "push.h"
 #include "targets.h"
 #include "track.h"
@@ -77,6 +78,8 @@ struct repl_primary {
 	struct repl_dirty dirty;
 	struct repl_dirty_map peer_map, checkpoint_map;
 	struct repl_track *track;	/* keeps ahead of them; NULL: no metadata */
+	struct repl_keep keep;		/* the user's, where there is a track */
+	bool foreign;			/* the table before wrote past its metadata device */
 	struct dm_dev *metadata;
 	struct repl_identity identity;	/* without a track */
 

@@ -9,8 +9,18 @@
 #include "store.h"
 #include "stores.h"
 
-static int store_dm_io(struct repl_store *store, blk_opf_t opf, u64 block,
-		       unsigned int nr, void *data)
+/**
+ * repl_store_io() - read or write, and wait for it
+ * @store: store
+ * @opf: what, with its flags
+ * @block: first block
+ * @nr: how many
+ * @data: from vmalloc()
+ *
+ * Context: process. Return: 0 or a negative errno.
+ */
+int repl_store_io(struct repl_store *store, blk_opf_t opf, u64 block,
+		  unsigned int nr, void *data)
 {
 	struct dm_io_request req = {
 		.bi_opf = opf,
@@ -35,14 +45,14 @@ static struct repl_store *io_store(struct repl_log_io *io)
 static int store_append(struct repl_log_io *io, u64 block, unsigned int nr,
 			void *data)
 {
-	return store_dm_io(io_store(io), REQ_OP_WRITE | REQ_FUA | REQ_SYNC |
+	return repl_store_io(io_store(io), REQ_OP_WRITE | REQ_FUA | REQ_SYNC |
 			   REQ_META, block, nr, data);
 }
 
 static int store_reread(struct repl_log_io *io, u64 block, unsigned int nr,
 			void *data)
 {
-	return store_dm_io(io_store(io), REQ_OP_READ | REQ_META, block, nr,
+	return repl_store_io(io_store(io), REQ_OP_READ | REQ_META, block, nr,
 			   data);
 }
 
@@ -54,7 +64,7 @@ static int store_put_out(struct repl_store *store)
 	store->gathered = 0;
 	if (!nr)
 		return 0;
-	return store_dm_io(store, REQ_OP_WRITE | REQ_META, store->gather_block,
+	return repl_store_io(store, REQ_OP_WRITE | REQ_META, store->gather_block,
 			   nr, store->buffer);
 }
 
@@ -121,7 +131,7 @@ static struct repl_store *reader_store(struct repl_reader *reader)
 static int store_read(struct repl_reader *reader, u64 block, unsigned int nr,
 		      void *data)
 {
-	return store_dm_io(reader_store(reader), REQ_OP_READ | REQ_META, block,
+	return repl_store_io(reader_store(reader), REQ_OP_READ | REQ_META, block,
 			   nr, data);
 }
 
@@ -146,8 +156,8 @@ static int store_check(struct repl_store *store, struct repl_meta *meta,
 
 	if (r == -ENODATA) {
 		*error = "Metadata device is too small for these sizes";
-		r = repl_layout_init(&meta->layout, sectors, region_size,
-				     blocks);
+		r = repl_layout_new(&meta->layout, sectors, region_size,
+				    blocks);
 		meta->generation = 0;
 		meta->unrecorded = false;
 		meta->created = ktime_get_real_seconds();
@@ -319,9 +329,20 @@ int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 	repl_log_begin(log, &replayed);
 	*state = replayed.state;
 	store->unrecorded = log->meta.unrecorded;
-	if (!store->unrecorded)
-		return 0;
-	/* That all is dirty is in the map from now on. */
+	return 0;
+}
+
+/**
+ * repl_store_settle() - that all is dirty is in the map from now on
+ * @store: store, opened: if it has been told that writes were not recorded
+ * @why: on failure, why
+ *
+ * Until then it is only the superblock that says so, and then no more.
+ *
+ * Context: process. Return: 0 or a negative errno.
+ */
+int repl_store_settle(struct repl_store *store, const char **why)
+{
 	*why = "Cannot write the metadata bitmaps";
-	return repl_log_rewrite(log);
+	return store->unrecorded ? repl_log_rewrite(&store->log) : 0;
 }

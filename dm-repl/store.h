@@ -54,8 +54,11 @@ struct repl_store *repl_store_create(struct mapped_device *md,
 				     u32 region_size,
 				     const struct repl_store_ops *ops,
 				     void *context, char **error);
+int repl_store_io(struct repl_store *store, blk_opf_t opf, u64 block,
+		  unsigned int nr, void *data);
 void repl_store_destroy(struct repl_store *store);
 int repl_store_open(struct repl_store *store, u64 sectors, u32 region_size,
 		    struct repl_meta_state *state, const char **why);
+int repl_store_settle(struct repl_store *store, const char **why);
 
 #endif

@@ -106,6 +106,24 @@ static void track_fail(struct repl_track *track, struct repl_track_io *io,
 	queue_work(track->wq, &track->mark_work);
 }
 
+/**
+ * repl_track_lost() - somebody else could not write what a crash must not lose
+ * @track: track, open
+ * @error: negative errno
+ *
+ * Context: process.
+ */
+void repl_track_lost(struct repl_track *track, int error)
+{
+	track_fail(track, NULL, error);
+}
+
+static int track_save(struct repl_track *track, const struct repl_bits *leaving)
+{
+	return track->ops->save ?
+	       track->ops->save(track->context, leaving) : 0;
+}
+
 static void track_go_on(struct list_head *held)
 {
 	struct repl_track_io *io, *next;
@@ -378,6 +396,8 @@ static void track_heal(struct repl_track *track)
 	track_merge(track);
 	/* Or the peer has it by now, and local, in its cache, may lose it. */
 	r = track->ops->flush(track->context);
+	if (!r)
+		r = track_save(track, NULL);
 	if (!r) {
 		repl_log_trust(&track->store->log);
 		r = repl_log_rewrite(&track->store->log);
@@ -399,6 +419,17 @@ static void track_heal(struct repl_track *track)
 		track_mark(track);
 }
 
+/* Who else relies on what is leaving comes first. */
+static void track_forget(struct repl_track *track)
+{
+	int r = track_save(track, &track->leaving);
+
+	if (r)
+		track->ops->failed(track->context, r);
+	else
+		track_clear(track);
+}
+
 /**
  * repl_track_round() - forget what need not be known any more
  * @track: track, open
@@ -411,7 +442,7 @@ void repl_track_round(struct repl_track *track)
 	if (repl_track_failed(track))
 		track_heal(track);
 	else if (track_choose(track) && !track->ops->flush(track->context))
-		track_clear(track);
+		track_forget(track);
 	mutex_unlock(&track->map_lock);
 }
 
@@ -635,6 +666,17 @@ int repl_track_open(struct repl_track *track, const char **why)
 	if (state.stage == REPL_DISK_RUNNING ||
 	    state.stage == REPL_DISK_FAILOVER)
 		return -EBUSY;
+	if (track->ops->begin) {
+		r = track->ops->begin(track->context, state.kept &&
+				      !track->store->unrecorded,
+				      track->store->log.next, why);
+		if (r)
+			return r;
+		state.kept = true;
+	}
+	r = repl_store_settle(track->store, why);
+	if (r)
+		return r;
 	state.identity.role = REPL_ROLE_PRIMARY;
 	if (!repl_lineage_is_known(state.identity.lineage))
 		generate_random_uuid(state.identity.lineage);
@@ -645,6 +687,27 @@ int repl_track_open(struct repl_track *track, const char **why)
 	track->recording = true;
 	track->open = true;
 	return 0;
+}
+
+/**
+ * repl_track_again() - writes go on after a suspend
+ * @track: track, open
+ *
+ * What was said of the end of the log, then, does not hold any more: with a block behind it.
+ *
+ * Context: ->preresume; waits until it is durable.
+ * Return: 0, or a negative errno: the track has failed then.
+ */
+int repl_track_again(struct repl_track *track)
+{
+	int r;
+
+	mutex_lock(&track->change_lock);
+	r = track_change(track, &track->state);
+	mutex_unlock(&track->change_lock);
+	if (r)
+		track_fail(track, NULL, r);
+	return r;
 }
 
 /* All of dirty, and what is set there must come onto the device. */
@@ -723,7 +786,7 @@ static void track_leave(struct repl_track *track)
 		track_heal(track);
 		return;
 	}
-	if (track->ops->flush(track->context))
+	if (track->ops->flush(track->context) || track_save(track, NULL))
 		return;
 	repl_bits_wipe(&track->dirty);
 	track->ops->merge(track->context, &track->dirty);

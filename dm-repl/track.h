@@ -63,12 +63,20 @@ struct repl_track;
  *	context.
  * @merge: set in @to what is set in one of the maps
  * @failed: metadata could not be written; process context
+ * @begin: the device has been read, and nothing is written yet. Was it ours until now,
+ *	with all that was written recorded? And the seq of the next log block. May be
+ *	NULL; 0, or a negative errno with @why
+ * @save: what else relies on these regions being dirty (NULL: on any) has to be
+ *	durable. May be NULL; 0 or a negative errno
  */
 struct repl_track_ops {
 	int (*flush)(void *context);
 	bool (*lacks)(void *context, u64 region);
 	void (*merge)(void *context, struct repl_bits *to);
 	void (*failed)(void *context, int error);
+	int (*begin)(void *context, bool is_ours, u64 next,
+		     const char **why);
+	int (*save)(void *context, const struct repl_bits *leaving);
 };
 
 /* Runs of regions that become clean together. */
@@ -137,6 +145,8 @@ struct repl_track *repl_track_create(struct mapped_device *md,
 				     void *context, char **error);
 void repl_track_destroy(struct repl_track *track);
 int repl_track_open(struct repl_track *track, const char **why);
+int repl_track_again(struct repl_track *track);
+void repl_track_lost(struct repl_track *track, int error);
 int repl_track_cover(struct repl_track *track);
 int repl_track_fill(struct repl_track *track);
 void repl_track_resume(struct repl_track *track);

@@ -32,6 +32,10 @@
 /* A crash frees all of it. */
 void *sim_alloc(size_t n);
 void sim_free(void *p);
+
+#define kmemdup(p, n, g)	memcpy(sim_alloc(n), p, n)
+#define U16_MAX			0xffff
+#define DMWARN(...)		do { } while (0)
 #undef vzalloc
 #undef kzalloc
 #undef kvcalloc

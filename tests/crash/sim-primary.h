@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A primary with metadata: track.c and dirty.c, as they are, over the simulated
+ * A primary with metadata: track.c, keep.c and dirty.c, as they are, over the simulated
  * local disk and metadata device of sim.c, with crashes.
  *
  * On top are the rules of the primary, in short: what is set before a write is
  * sent, cut, release, abort, missed writes and their push. The model is content:
  * where the track says that the peer lacks nothing, local must be what the
- * peer's last checkpoint is, after each crash.
+ * peer's last checkpoint is, after each crash. And two maps of the user's have all that
+ * was written since they were cleared, or marked.
  */
 static struct repl_track *track;
 static struct {
@@ -26,6 +27,23 @@ static bool was_marked;			/* all was dirty, and some may be still */
 static bool was_foul;			/* some I/O may have failed in this life */
 static bool was_foul_super;		/* that of a superblock */
 static u64 nr_released, nr_healed, nr_waits, nr_too_small, nr_marked, nr_cleared;
+
+static void primary_drain(void);
+
+/* The user's maps: the second one has a bit for two slots. */
+static struct repl_dirty user;
+static struct repl_keep keep;
+static const char * const map_names[2] = { "one", "two" };
+static struct {
+	bool there, frozen;
+	bool doubt;			/* the directory may say otherwise */
+	bool must[SLOTS], since[SLOTS];	/* since it was frozen */
+	bool *begins;			/* one of these is empty when the gate is closed */
+} umaps[2];
+static bool umaps_exact;		/* an orderly end has left them */
+static bool umaps_loose;		/* more was found than was there, for want of reading */
+static bool one_dir;			/* the other directory has not been written */
+static u64 nr_pauses, nr_umap_checks, nr_umaps_exact;
 
 struct pwrite {
 	bool used, waits, sent;
@@ -80,10 +98,182 @@ static void primary_failed(void *context, int error)
 	trace("metadata failed");
 }
 
+static int primary_begin(void *context, bool is_ours, u64 next, const char **why)
+{
+	(void)context;
+	return repl_keep_begin(&keep, is_ours, next, why);
+}
+
+static int primary_save(void *context, const struct repl_bits *leaving)
+{
+	(void)context;
+	return repl_keep_save(&keep, leaving);
+}
+
 static const struct repl_track_ops track_ops = {
 	.flush = primary_flush, .lacks = primary_lacks, .merge = primary_merge,
-	.failed = primary_failed,
+	.failed = primary_failed, .begin = primary_begin, .save = primary_save,
 };
+
+static void keep_failed(void *context, int error)
+{
+	(void)context;
+	repl_track_lost(track, error);
+}
+
+/* ---- The user's maps ---- */
+
+static struct repl_dirty_map *umap(unsigned int i)
+{
+	struct repl_dirty_map *map;
+
+	list_for_each_entry(map, &user.maps, list)
+		if (!strcmp(map->name, map_names[i]))
+			return map;
+	return NULL;
+}
+
+static bool umap_has(unsigned int i, unsigned int slot)
+{
+	const struct repl_dirty_map *map = umap(i);
+	u64 bit = (first_region + slot) * 8 >> map->shift;
+
+	return repl_bits_test(map->now, bit) || (map->frozen && repl_bits_test(map->frozen, bit));
+}
+
+/* A write is sent. */
+static void umaps_write(unsigned int slot, unsigned int nr)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		for (unsigned int s = slot; umaps[i].there && s < slot + nr; s++)
+			umaps[i].must[s] = umaps[i].since[s] = true;
+}
+
+static int umap_message(unsigned int i, const char *word, const char *more)
+{
+	char *argv[5] = { "dirty", (char *)word, (char *)map_names[i], (char *)more };
+	char result[256];
+	const char *why;
+
+	trace("dirty %s %s %s", word, map_names[i], more ? more : "");
+	return repl_dirty_message(&user, more ? 4 : 3, argv, result, sizeof(result), &why);
+}
+
+/* Both slots of a piece of the second one. */
+static void umap_marks(unsigned int i, unsigned int slot)
+{
+	char from[24], *argv[5] = { "dirty", "mark", (char *)map_names[i], from, "8" };
+	char result[256];
+	const char *why;
+
+	snprintf(from, sizeof(from), "%llu", (unsigned long long)(first_region + slot) * 8);
+	trace("slot %u is marked in %s", slot, map_names[i]);
+	if (!repl_dirty_message(&user, 5, argv, result, sizeof(result), &why))
+		umaps[i].must[slot] = umaps[i].since[slot] = true;
+	else if (!repl_track_failed(track))
+		fail("mark is refused: %s", why);
+}
+
+/* What is forgotten may be so already when we crash in the middle of it. */
+static void primary_message(void)
+{
+	unsigned int i = rnd(2), what = rnd(6);
+
+	if (!keep.stale)
+		umaps[0].doubt = umaps[1].doubt = false;
+	if (!umaps[i].there) {
+		/* It is there before it is acknowledged. */
+		umaps[i].doubt = true;
+		umaps[i].there = !umap_message(i, "add", i ? "16" : NULL);
+		umaps[i].doubt = !umaps[i].there && keep.stale;
+		return;
+	}
+	switch (what) {
+	case 0:
+		if (umaps[i].frozen)
+			break;
+		umaps[i].begins = umaps[i].must;
+		umap_message(i, "clear", NULL);
+		break;
+	case 1:
+		if (umaps[i].frozen || rnd(3))
+			break;
+		umaps[i].doubt = true;
+		if (!umap_message(i, "remove", NULL))
+			memset(&umaps[i], 0, sizeof(umaps[i]));
+		else
+			umaps[i].doubt = keep.stale;
+		break;
+	case 2:
+		if (umaps[i].frozen)
+			break;
+		umaps[i].begins = umaps[i].since;
+		umaps[i].frozen = !umap_message(i, "freeze", NULL);
+		break;
+	case 3:
+		if (!umaps[i].frozen)
+			break;
+		umaps[i].frozen = false;
+		if (rnd(2)) {
+			umap_message(i, "thaw", "merge");
+			break;
+		}
+		memcpy(umaps[i].must, umaps[i].since, sizeof(umaps[i].must));
+		umap_message(i, "thaw", "drop");
+		break;
+	default:
+		umap_marks(i, rnd(SLOTS));
+	}
+}
+
+/* Whether one was added, or removed, it knows by now. */
+static void end_doubts(void)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		umaps[i].doubt |= one_dir && weather.read[META];
+		if (umaps[i].doubt && !!umap(i) != umaps[i].there) {
+			memset(&umaps[i], 0, sizeof(umaps[i]));
+			umaps[i].there = umap(i);
+		}
+		/* The one that counts may not have been read. */
+		umaps[i].doubt = keep.stale;
+	}
+}
+
+/* After an activation: no bit too few; after an orderly end, none too many either. */
+static void check_umaps(bool exact)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		if (!!umap(i) != umaps[i].there)
+			fail("map %s is%s there", map_names[i], umap(i) ? "" : " not");
+		if (!umaps[i].there)
+			continue;
+		nr_umap_checks++;
+		nr_umaps_exact += exact;
+		for (unsigned int slot = 0; slot < SLOTS; slot++) {
+			bool must = umaps[i].must[slot];
+
+			if (must && !umap_has(i, slot))
+				fail("map %s has not slot %u", map_names[i], slot);
+			/* (What the other half of its piece has, it has, too.) */
+			must |= i && umaps[i].must[slot ^ 1];
+			if (exact && !must && umap_has(i, slot))
+				fail("map %s has slot %u", map_names[i], slot);
+		}
+	}
+}
+
+/* What was found is so from now on; but what could not be read may be found next time. */
+static void believe_umaps(void)
+{
+	umaps_loose = weather.read[META];
+	for (unsigned int i = 0; i < 2; i++) {
+		umaps[i].frozen = false;
+		for (unsigned int slot = 0; umaps[i].there && slot < SLOTS; slot++)
+			umaps[i].must[slot] = umap_has(i, slot) &&
+					      (!umaps_loose || umaps[i].must[slot]);
+	}
+}
 
 static bool is_dirty(unsigned int slot)
 {
@@ -117,6 +307,7 @@ static void primary_goes_on(const struct pwrite *w)
 {
 	const struct repl_log *log = &store->log;
 
+	umaps_write(w->slot, w->nr);
 	if (!repl_track_failed(track) || (log->meta.unrecorded && !log->super_pending) ||
 	    repl_bits_all(&track->recent, first_region + w->slot,
 			  first_region + w->slot + w->nr))
@@ -156,6 +347,7 @@ static void primary_write(void)
 		if (chance(30))
 			p.missed[i] = true;
 	}
+	repl_dirty_mark(&user, (first_region + slot) * 8, nr * 8);
 	w->waits = repl_track_mark(track, &w->io, first_region + slot, first_region + slot + nr);
 	nr_waits += w->waits;
 	if (!w->waits)
@@ -196,6 +388,30 @@ static void primary_drain(void)
 	while (primary_in_flight())
 		if (!primary_io() && !fibers_step(true))
 			fail("nothing goes on, and writes are in flight");
+}
+
+/* Of the user's maps: writes that wait for a record, or for who saves, have to go on. */
+static int gate_close(void *context)
+{
+	(void)context;
+	primary_drain();
+	for (unsigned int i = 0; i < 2; i++) {
+		if (umaps[i].begins)
+			memset(umaps[i].begins, 0, sizeof(umaps[i].must));
+		umaps[i].begins = NULL;
+	}
+	return 0;
+}
+
+static void gate_open(void *context)
+{
+	(void)context;
+}
+
+static void init_user(void)
+{
+	repl_dirty_init(&user, nr_regions * 8, 3);
+	repl_dirty_set_gate(&user, gate_close, gate_open, NULL);
 }
 
 static void primary_cut(void)
@@ -270,6 +486,14 @@ static void primary_forget(void)
 	track = NULL;
 	memset(pwrites, 0, sizeof(pwrites));
 	memset(&p, 0, sizeof(p));
+	memset(&keep, 0, sizeof(keep));
+	init_user();
+}
+
+static bool foul_now(void)
+{
+	return weather.append || weather.area || weather.super || weather.flush[META] ||
+	       weather.flush[SEC];
 }
 
 static void primary_suspend(void)
@@ -280,22 +504,47 @@ static void primary_suspend(void)
 	cancel_work_sync(&marks_work);
 	failed = repl_track_failed(track);
 	repl_track_suspend(track);
+	if (!repl_track_failed(track))
+		repl_keep_leave(&keep, store->log.next);
+	umaps_exact = !was_foul && !foul_now() && !umaps_loose && !repl_track_failed(track);
 	nr_healed += failed && !repl_track_failed(track);
 	if (!failed)
 		check_primary("suspended");
-	exact = !was_foul && !weather.append && !weather.area && !weather.super && !weather.flush[META] &&
-		!weather.flush[SEC] && !repl_track_failed(track);
+	exact = !was_foul && !foul_now() && !repl_track_failed(track);
 	for (unsigned int slot = 0; slot < SLOTS; slot++)
 		exact_map[slot] = p.lacks[slot] || p.missed[slot] ||
 				  (p.is_cut && p.frozen[slot]);
 	exact_known = exact;
 	if (!repl_track_failed(track))
 		too_small = false;
+	repl_keep_exit(&keep);
+	repl_dirty_exit(&user);
 	repl_track_destroy(track);
 	store = NULL;
 	primary_forget();
 	last_end = END_CLEAN;
 	nr_cleans++;
+}
+
+/* A suspend, and a resume of the same table. */
+static void primary_pause(void)
+{
+	primary_drain();
+	cancel_work_sync(&marks_work);
+	repl_track_suspend(track);
+	if (!repl_track_failed(track))
+		repl_keep_leave(&keep, store->log.next);
+	trace("suspended, failed %d", repl_track_failed(track));
+	if (rnd(2))
+		primary_message();
+	if (rnd(4) == 0)
+		weather.append = weather.area = 1000;
+	if (repl_keep_has_maps(&keep) && repl_track_again(track))
+		repl_keep_doubt(&keep);
+	was_foul |= foul_now();
+	repl_track_resume(track);
+	nr_pauses++;
+	trace("resumed, failed %d", repl_track_failed(track));
 }
 
 static bool primary_activate(void)
@@ -314,7 +563,11 @@ static bool primary_activate(void)
 		goto bad;
 	}
 	store = track->store;
-	r = repl_track_open(track, &why);
+	r = repl_keep_init(&keep, &user, store, keep_failed, NULL);
+	if (!r)
+		r = repl_track_open(track, &why);
+	if (!r)
+		r = repl_keep_load(&keep, &track->dirty, false, &why);
 	if (r)
 		goto bad;
 	log_start = store->log.meta.layout.log_start;
@@ -327,13 +580,18 @@ static bool primary_activate(void)
 		fail("activated with another lineage");
 	memcpy(lineage, track->state.identity.lineage, REPL_UUID_SIZE);
 	nr_marked += store->unrecorded;
+	end_doubts();
 	if (too_small && !store->unrecorded) {
 		/* Somebody compares both, and makes them the same. */
 		nr_too_small++;
 		disk_flush_all(&disks[SEC]);
 		memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
+		believe_umaps();
 	}
 	too_small = false;
+	check_umaps(umaps_exact && !weather.read[META] && !repl_track_failed(track));
+	umaps_exact = false;
+	believe_umaps();
 	check_primary("activated");
 	for (unsigned int slot = 0; exact_known && slot < SLOTS; slot++)
 		if (is_dirty(slot) != exact_map[slot])
@@ -355,6 +613,10 @@ static bool primary_activate(void)
 	return true;
 bad:
 	trace("refused: %s, %d", why, r);
+	umaps_exact = false;
+	repl_keep_exit(&keep);
+	repl_dirty_exit(&user);
+	init_user();
 	if (attempts > 4)
 		fail("refused: %s (%d)", why, r);
 	nr_refused++;
@@ -379,6 +641,8 @@ static void primary_crash(void)
 	}
 	nr_crashes += last_end == END_POWER;
 	nr_restarts += last_end == END_RESTART;
+	umaps_exact = false;
+	umaps[0].begins = umaps[1].begins = NULL;
 	trace("crash: %s", last_end == END_POWER ? "power" : "restart");
 	primary_forget();
 }
@@ -389,8 +653,7 @@ static void primary_step(void)
 	u64 dirty_before = repl_bits_count(&track->dirty);
 
 	world_step++;
-	was_foul |= weather.append || weather.area || weather.super || weather.flush[META] ||
-		    weather.flush[SEC];
+	was_foul |= foul_now();
 	was_foul_super |= weather.super || weather.flush[META];
 	if (crash_due())
 		crash_now();
@@ -406,11 +669,16 @@ static void primary_step(void)
 		primary_suspend();
 	else if (i < 456)
 		change_weather();
+	else if (i < 458)
+		primary_pause();
 	else if (i < 460)
 		queue_work(NULL, &marks_work);
+	else if (i < 470)
+		primary_message();
 	else
 		primary_io();
 	if (track) {
+		one_dir = keep.stale;
 		nr_cleared += repl_bits_count(&track->dirty) < dirty_before;
 		if (!repl_track_failed(track)) {
 			too_small = false;
@@ -424,6 +692,11 @@ static void primary_world(u64 seed, u64 steps)
 	signal(SIGALRM, hangs);
 	alarm(30);
 	new_world(seed);
+	/* Room for the user's maps, or for one of them. */
+	meta_blocks += 24;
+	meta_bdev.sectors = meta_blocks * 8;
+	memset(umaps, 0, sizeof(umaps));
+	umaps_exact = false;
 	primary_forget();
 	INIT_WORK(&marks_work, primary_marks);
 	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));
@@ -493,6 +766,7 @@ static void cost_of_checkpoint(void)
 static void primary_cost(void)
 {
 	new_world(1);
+	memset(umaps, 0, sizeof(umaps));
 	INIT_WORK(&marks_work, primary_marks);
 	primary_forget();
 	memcpy(peer_has, disks[SEC].cur, sizeof(peer_has));

@@ -28,6 +28,7 @@
 #include "region-map.h"
 #include "store.h"
 #include "track.h"
+#include "keep.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -235,6 +236,11 @@ static bool fibers_step(bool waits)
 void queue_work(struct workqueue_struct *wq, struct work_struct *work)
 {
 	(void)wq;
+	for (int i = 0; i < NFIBERS; i++)
+		if (fibers[i].work == work) {
+			work->pending = true;
+			return;
+		}
 	for (int i = 0; i < NFIBERS; i++) {
 		if (!fibers[i].work)
 			fibers[i].work = work;
@@ -345,7 +351,7 @@ struct disk {
 	} cached[MAX_CACHED];
 } disks[3];
 
-#define META_SECTORS	((2 + 2 * 10 + 64 + 40) * 8)
+#define META_SECTORS	((2 + 2 * 10 + 64 + 60) * 8)
 #define MAX_META_CACHED	2048
 static struct meta_disk {
 	u8 cur[META_SECTORS][512], dur[META_SECTORS][512];
@@ -1906,6 +1912,8 @@ static bool activate(void)
 	repl_map_empty(&active_map);
 	memset(marked, 0, sizeof(marked));
 	r = repl_store_open(store, nr_regions * 8, 8, &state, &why);
+	if (!r)
+		r = repl_store_settle(store, &why);
 	if (r)
 		goto bad;
 	log_start = store->log.meta.layout.log_start;
@@ -2195,12 +2203,15 @@ static void last_compaction(void)
 	drain();
 	if (c.stage != RUNNING || c.prepared || c.errors || repl_log_ambiguous(log))
 		return;
-	for (unsigned int i = 1; !log->compacting; i++) {
+	for (unsigned int i = 1; !log->compacting && i <= log->meta.layout.log_blocks; i++) {
 		repl_log_set_errors(log, i & 1);
 		while (!log->compacting && fibers_step(true))
 			;
 	}
 	repl_log_set_errors(log, 0);
+	/* One that failed lately waits until it is needed. */
+	if (!log->compacting)
+		return;
 	do_failover();
 	drain();
 	while (fibers_step(true))

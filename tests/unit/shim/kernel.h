@@ -52,6 +52,8 @@ typedef unsigned int gfp_t;
 #define min(a, b)	((a) < (b) ? (a) : (b))
 #define max(a, b)	((a) > (b) ? (a) : (b))
 
+#define hweight8(x)	((unsigned int)__builtin_popcount((u8)(x)))
+#define div_u64(a, b)	((u64)(a) / (u32)(b))
 #define hweight32(x)	((unsigned int)__builtin_popcount(x))
 #define hweight64(x)	((unsigned int)__builtin_popcountll(x))
 #define __ffs(x)	((unsigned long)__builtin_ctzl(x))
@@ -138,6 +140,10 @@ static inline void *shim_alloc(size_t n)
 	return calloc(1, n);
 }
 
+#ifndef memalloc_noio_save
+#define memalloc_noio_save()	0
+#define memalloc_noio_restore(flags) ((void)(flags))
+#endif
 #define GFP_KERNEL	0
 #define GFP_NOIO	1
 #define GFP_NOWAIT	2

@@ -93,6 +93,23 @@ agrees()
 		grep -q '"errors":0,"warnings":0' "$tmp/json"
 }
 
+# same_layout: what the module makes of a blank device is what replctl would make
+same_layout()
+{
+	local bytes='"metadata_bytes":[0-9]*'
+
+	dd if=/dev/zero of="$meta" bs=4k count=2 oflag=direct conv=notrunc status=none &&
+		"$replctl" metadata create --json --dry-run --force --like "$secondary" \
+			--region-size 4KiB "$meta" >"$tmp/would" &&
+		dmsetup create mt-view --table \
+			"0 $sectors repl-secondary $secondary $hidden $active $meta 8" &&
+		dmsetup remove mt-view &&
+		"$replctl" metadata dump --json "$meta" >"$tmp/json" || return
+	cat "$tmp/would" "$tmp/json"
+	grep -o "$bytes" "$tmp/would" >"$tmp/bytes" &&
+		grep -o "$bytes" "$tmp/json" | cmp - "$tmp/bytes"
+}
+
 modprobe -q loop
 modprobe -q dm-repl || not_ok "dm-repl can be loaded"
 secondary=$(loop_of secondary ${mib}M) hidden=$(loop_of hidden ${mib}M)
@@ -126,6 +143,7 @@ for _ in $(seq 100); do
 done
 check "the merge ends" test "$(field 2)" = "done"
 check "replctl sees it" agrees "done"
+check "the module makes the same layout on a blank device" same_layout
 
 mkfs.ext4 -q -F "$hidden" && mkdir "$tmp/mnt" && mount "$hidden" "$tmp/mnt"
 check "a mounted disk is refused" refused 4 'is in use' "$replctl" metadata create \
