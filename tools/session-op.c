@@ -29,6 +29,8 @@ enum {
  */
 #define OP_STEPS 3
 
+#define HOLD_WAIT_MS 10000	/* that a checkpoint waits for a peer that catches up */
+#define HOLD_LOOK_MS 20
 #define RESYNC_WAIT 2000	/* ms: after a resync that the peer has not taken; doubled */
 #define RESYNC_WAIT_MAX 30000
 #define SETTLE_MS 10000		/* so much of a resync may be sent twice, and a little more */
@@ -48,14 +50,49 @@ struct op {
 	unsigned int tries;
 };
 
+/*
+ * Since somebody has looked, the window was full, and the peer has got behind: there is no cut
+ * then. The workload goes on, for the other volumes may have one. Is it worth another try, before
+ * @end? If the peer is not behind (any more), one is: @again.
+ */
+static bool catches_up(const struct session *s, uint64_t id, uint64_t end, bool *again)
+{
+	struct pair_kernel kernel;
+	struct repl_error ignored;
+	bool waited = false;
+
+	if (resource_release(&s->resource, id, false, &ignored))
+		return false;
+	while (now_ms() < end && !resource_kernel(&s->resource, &kernel, &ignored) &&
+	       kernel.coming) {
+		if (kernel.attached && !waited) {
+			waited = *again;
+			*again = false;
+		}
+		if (kernel.attached)
+			return waited;
+		waited = true;
+		usleep(HOLD_LOOK_MS * 1000);
+	}
+	return false;
+}
+
 /* The pause begins behind the syncfs. @began: us */
 static int op_hold(const struct session *s, uint64_t id, uint64_t *began,
 		   struct repl_error *error)
 {
+	uint64_t wait = s->config->checkpoint_timeout / 2;
+	uint64_t end = now_ms() + (wait < HOLD_WAIT_MS ? wait : HOLD_WAIT_MS);
+	bool again = true;
+
 	if (!s->config->sync && s->config->syncfs && resource_syncfs(&s->resource, error))
 		return -1;
-	*began = now_us();
-	return resource_hold(&s->resource, id, error);
+	do {
+		*began = now_us();
+		if (!resource_hold(&s->resource, id, error))
+			return 0;
+	} while (catches_up(s, id, end, &again));
+	return -1;
 }
 
 /* In the worker. */

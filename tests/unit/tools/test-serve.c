@@ -64,6 +64,7 @@ static struct fake {
 	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
 	bool full;			/* of a resync nothing gets there */
+	bool overflows;			/* before the next cut */
 	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
 	unsigned int settles, unsettles;
 	bool no_settle, stuck_settle, first;
@@ -213,6 +214,12 @@ int __wrap_resource_syncfs(const struct repl_resource *resource, struct repl_err
 int __wrap_resource_hold(const struct repl_resource *resource, uint64_t id,
 			 struct repl_error *error)
 {
+	if (fake_of(resource)->overflows) {
+		fake_of(resource)->overflows = false;
+		fake_of(resource)->coming = true;
+		fake_of(resource)->attached = false;
+		return error_set(error, REPL_EXIT_FAILED, "it is behind");
+	}
 	fake_of(resource)->held = true;
 	fake_of(resource)->holds++;
 	fake_of(resource)->cut = id;
@@ -857,6 +864,18 @@ static void coming(void **state)
 		assert_int_equal(status, 0);
 	}
 	run_until(status_has(ALPHA, "r0", "\"degraded\":false"));
+
+	/* Just before the cut, when nobody looks any more. */
+	fakes[ALPHA][0].overflows = true;
+	fflush(NULL);
+	asks[0] = fork();
+	if (!asks[0])
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	run_until(!fakes[ALPHA][0].overflows && !fakes[ALPHA][0].attached);
+	assert_int_equal(waitpid(asks[0], &status, WNOHANG), 0);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
+	assert_int_equal(status, 0);
 
 	/* It comes no more: no longer. */
 	fakes[ALPHA][0].attached = false;
