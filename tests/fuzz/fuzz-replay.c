@@ -14,17 +14,15 @@
  * end must be what the module does, no region that there is not may be touched, and
  * what is dumped as JSON is JSON.
  */
-#include <json.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #define META_REGIONS_MAX (2 * REPL_BITMAP_BITS)
+#include "fuzz-image.h"
 #include "../unit/tools/meta-image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define require(x) do { if (!(x)) abort(); } while (0)
 
 #define REGIONS	(REPL_BITMAP_BITS + 100)
 #define BLOCKS	(2 + 2 * (1 + 2 * REPL_NR_DISK_MAPS) + REPL_LOG_MIN_BLOCKS)
@@ -117,27 +115,6 @@ static bool same(const struct regions *set, const uint8_t *map)
 		if (memchr(map + at, 1, begin - at) || memchr(map + begin, 0, end - begin))
 			return false;
 	return !memchr(map + at, 1, META_REGIONS_MAX - at);
-}
-
-static void print(struct image *image, unsigned int how)
-{
-	struct json_object *object;
-	char *text = NULL;
-	size_t length;
-	FILE *to = open_memstream(&text, &length);
-
-	if (how & 1)
-		image_dump(image, "device", how & 2, to);
-	else
-		image_report(image, "device", how & 2, to);
-	fclose(to);
-	require(length && text[length - 1] == '\n');
-	if (how & 2) {
-		object = json_tokener_parse(text);
-		require(object && json_object_is_type(object, json_type_object));
-		json_object_put(object);
-	}
-	free(text);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
