@@ -488,10 +488,9 @@ static int keep_alloc(void *context, struct repl_dirty_map *map)
  * says what is, is the last then. If not even that can be written, the next save
  * tries again.
  */
-static int dir_refused(struct repl_keep *keep, int r)
+static void dir_refused(struct repl_keep *keep)
 {
 	keep_write_dir(keep, 0, 0);
-	return r;
 }
 
 static int keep_add(void *context, struct repl_dirty_map *map)
@@ -508,7 +507,7 @@ static int keep_add(void *context, struct repl_dirty_map *map)
 		r = keep_write_dir(keep, 0, 0);
 	if (r) {
 		map->kept.gone = true;
-		dir_refused(keep, r);
+		dir_refused(keep);
 	}
 	mutex_unlock(&keep->dirty->keep_lock);
 	return r;
@@ -525,7 +524,7 @@ static int keep_remove(void *context, struct repl_dirty_map *map)
 		r = keep_write_dir(keep, 0, 0);
 		if (r) {
 			map->kept.gone = false;
-			dir_refused(keep, r);
+			dir_refused(keep);
 			/* Or it is taken out all the same. */
 			keep->stale = true;
 		}
@@ -548,7 +547,7 @@ static int keep_enable(void *context, struct repl_dirty_map *map, bool enabled)
 		r = keep_write_dir(keep, 0, 0);
 	if (r) {
 		map->kept.enabled = was;
-		dir_refused(keep, r);
+		dir_refused(keep);
 	}
 	mutex_unlock(&keep->dirty->keep_lock);
 	return r;
