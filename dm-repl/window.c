@@ -21,6 +21,7 @@
 /* With the tick so many at a time: what it has taken nobody else can send. */
 #define WINDOW_SOON	8U
 #define WINDOW_LOSE	64U		/* entries with interrupts off */
+#define WINDOW_REPLACE	64U		/* the same */
 #define WINDOW_VECS	min_t(unsigned int, SZ_1M >> PAGE_SHIFT, BIO_MAX_VECS)
 /* So that what is in flight to a slow peer takes less than its timeout. */
 #define WINDOW_IN_FLIGHT	(SZ_16M >> SECTOR_SHIFT)
@@ -295,6 +296,34 @@ static void entry_miss(struct repl_window *w, struct repl_entry *e)
 		w->broken = true;
 }
 
+/*
+ * Local has it: what it has overwritten, all of it, and has not been sent yet, need not go
+ * any more. If it does not get there itself, more is missed than what it has replaced.
+ * (What a discard leaves there nobody knows. And for interrupts' sake not all, if it is much.)
+ */
+static void entry_replace(struct repl_window *w, struct repl_entry *e)
+{
+	struct repl_range *range, *next;
+	unsigned int nr = 0;
+
+	if (!e->waits || e->op == REQ_OP_DISCARD)
+		return;
+	for (range = range_first(w, e->range.begin, entry_sectors(e));
+	     range && nr < WINDOW_REPLACE; range = next) {
+		struct repl_entry *other = range_entry(range);
+
+		next = range_next(range, e->range.begin, entry_sectors(e));
+		if (range->kind != REPL_RANGE_ENTRY || range->seq >= e->range.seq ||
+		    range->seq < w->barrier ||
+		    range->begin < e->range.begin || range->last > e->range.last ||
+		    (other->state != ENTRY_WAITING && other->state != ENTRY_READY))
+			continue;
+		w->forwarded++;
+		entry_free(w, other);
+		nr++;
+	}
+}
+
 /* Nothing with a number below @seq is on its way to the peer. */
 static bool window_has_passed(struct repl_window *w, u64 seq)
 {
@@ -528,11 +557,14 @@ void repl_window_written(struct repl_window *w, struct repl_entry *e,
 			window_local_failed(w, e->range.begin,
 					    entry_sectors(e));
 		entry_free(w, e);
-	} else if (e->waits) {
-		e->state = ENTRY_WAITING;
-		list_move_tail(&e->list, &w->waiting);
 	} else {
-		entry_sendable(w, e);
+		entry_replace(w, e);
+		if (e->waits) {
+			e->state = ENTRY_WAITING;
+			list_move_tail(&e->list, &w->waiting);
+		} else {
+			entry_sendable(w, e);
+		}
 	}
 	window_wake(w);
 	spin_unlock_irqrestore(&w->lock, flags);
@@ -1343,6 +1375,7 @@ int repl_window_cut(struct repl_window *w)
 		w->is_cut = true;
 		w->broken = false;
 		w->cut = w->seq;
+		w->barrier = w->seq;
 		w->cut_flush = 0;
 		window_poke(w);
 		window_wake(w);	/* who waits for a flush waits no more */
@@ -1457,6 +1490,8 @@ int repl_window_flush(struct repl_window *w)
 
 	spin_lock_irq(&w->lock);
 	seq = w->seq;
+	if (!w->is_cut)		/* it is refused then */
+		w->barrier = seq;
 	peer_nr = w->peer_nr;
 	window_poke(w);
 	spin_unlock_irq(&w->lock);

@@ -22,6 +22,13 @@
  * to have one, a write that overlaps an entry in LOCAL is parked until that one
  * has ended. Ranges that do not overlap are sent in any order.
  *
+ * Rewrites. An entry whose local leg has succeeded takes the place of those older
+ * ones that it covers and that are not in flight: nobody looks at the peer's disk
+ * between two cuts. So what is written over and over takes as much room, and as much
+ * of the link's time, as what is in flight and one more. What is before the last cut
+ * or the begin of the last flush stays: who waits for it is to get it, and not to wait
+ * for what comes later.
+ *
  * Missed writes. The map `missed` has the regions that the peer's disk has not
  * got. A write goes to local only if any of its regions is there, if there is no
  * peer or it has failed, or if the window has no room; then all its regions are
@@ -128,6 +135,7 @@ struct repl_window {
 	/* By state; behind: READY behind the cut. */
 	struct list_head local, waiting, behind, ready, sending, lost;
 	u64 cut;			/* number of the first one behind it */
+	u64 barrier;			/* none before it is replaced */
 	u64 cut_flush;			/* of @flush_wanted: what is before it; 0: not yet */
 	bool is_cut;
 	bool broken;			/* the peer was lost during the cut */
@@ -137,7 +145,7 @@ struct repl_window {
 	u64 sectors_in_flight;
 	u32 gathered;			/* pages that wait a moment for others */
 	bool held_up;			/* what is ready waits for the end of something */
-	u64 forwarded;			/* entries that the peer acknowledged */
+	u64 forwarded;			/* entries that it acknowledged, or were replaced */
 
 	u32 nr_pages, nr_free;
 	u32 free;			/* the first free page */

@@ -289,6 +289,101 @@ static void order(const char *features, bool zeroes)
 	unmake();
 }
 
+/*
+ * What is written over and over takes the window's room, and goes to the peer, as often
+ * as it must. Behind a cut nothing is sent, so what waits is known.
+ */
+static void rewrites(void)
+{
+	struct helper h;
+	uint64_t writes;
+
+	section("rewrites");
+	make("2 async peer_timeout=600000");
+	leg_hold(PEER);
+	/* The second waits for the first, whether that one is on its way already or not. */
+	need(!put(at(1), 8 * KIB) && !put(at(1) + 4 * KIB, 4 * KIB), "writes");
+	ok_errno(dm_message(NAME, "cut 1"), 0, "cut");
+	memcpy(image, content, SIZE);
+	status();
+	ok_u64(st.window_used, 12, "two writes before it");
+	for (unsigned int i = 0; i < 100; i++)
+		need(!put(at(1) + 4 * KIB, 4 * KIB), "a write");
+	status();
+	ok_u64(st.window_used, 12 + 4, "a hundred behind it, over the second");
+	leg_hold(LOCAL);
+	start_put(&h, at(1) + 4 * KIB, 4 * KIB);
+	wait_used(20, 20);
+	ok_errno(dm_message(NAME, "flush"), EBUSY, "a flush during the cut, one being written");
+	leg_heal(LOCAL);
+	end(&h, 0, "a write");
+	status();
+	ok_u64(st.window_used, 12 + 4, "it takes no place but of the one behind the cut");
+	need(!put(at(2), 8 * KIB) && !put(at(2) + 4 * KIB, 4 * KIB), "writes");
+	status();
+	ok_u64(st.window_used, 16 + 12, "one that covers only half of another");
+	need(!put(at(3), 4 * KIB) && !put(at(3) + 4 * KIB, 4 * KIB), "writes");
+	status();
+	ok_u64(st.window_used, 28 + 8, "two beside each other");
+	need(!put(at(3), 12 * KIB), "a write");
+	status();
+	ok_u64(st.window_used, 28 + 12, "one that covers both");
+	need(!put(at(4), 8 * KIB) && !io_zeroes_or_fail(fd, at(4), 8 * KIB), "a write and zeroes");
+	memset(content + at(4), 0, 8 * KIB);
+	status();
+	ok_u64(st.window_used, 40 + 4, "zeroes cover, too");
+	need(!put(at(5), 8 * KIB) && !io_discard(fd, at(5), 8 * KIB), "a write and a discard");
+	need(!io_read(local_fd, at(5), 8 * KIB, content + at(5)), "local reads");
+	status();
+	ok_u64(st.window_used, 44 + 8 + 4, "a discard does not");
+	leg_heal(PEER);
+	ok_errno(dm_message(NAME, "drain 1"), 0, "drain");
+	ok_content(peer_fd, 0, SIZE, image, "the peer has what was written before the cut");
+	writes = leg_writes(PEER);
+	ok_errno(dm_message(NAME, "release 1"), 0, "release");
+	settle();
+	same("after the release");
+	status();
+	ok_u64(st.missed, 0, "none of the writes was missed");
+	writes = leg_writes(PEER) - writes;
+	ok(writes <= 7, "six of them, and a discard, went to the peer: %llu",
+	   (unsigned long long)writes);
+
+	section("rewrites behind a flush");
+	leg_hold(PEER);
+	need(!put(at(6), 8 * KIB), "a write");
+	for (unsigned int i = 0; i < 10; i++)
+		need(!put(at(6) + 4 * KIB, 4 * KIB), "a write that must wait for it");
+	status();
+	ok_u64(st.window_used, 8 + 4, "the last of ten takes the place of the others");
+	start_message(&h, "flush");
+	wait_waits(&h);
+	for (unsigned int i = 0; i < 10; i++)
+		need(!put(at(6) + 4 * KIB, 4 * KIB), "another one");
+	status();
+	ok_u64(st.window_used, 12 + 4, "and not the place of what a flush waits for");
+	leg_heal(PEER);
+	end(&h, 0, "flush");
+	settle();
+	same("afterwards");
+
+	section("rewrites, and a local disk that fails");
+	leg_hold(PEER);
+	ok_errno(dm_message(NAME, "cut 2"), 0, "cut");
+	need(!put(at(7), 4 * KIB), "a write");
+	leg_fail(LOCAL, REGION * 7, REGION, LEG_WRITES);
+	ok_errno(put(at(7), 4096), EIO, "one in the same place fails");
+	status();
+	ok_u64(st.window_used, 4, "the one before it stays");
+	leg_heal(LOCAL);
+	leg_heal(PEER);
+	ok_errno(dm_message(NAME, "abort 2"), 0, "abort");
+	wait_caught_up();
+	settle();
+	same("afterwards");
+	unmake();
+}
+
 static atomic_bool busy_ends;
 
 static void to_cpu_0(void)
@@ -1250,6 +1345,7 @@ int main(void)
 	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
+	rewrites();
 	pressure(false);
 	pressure(true);
 	cut_flushes();		/* (the RAM disks have no cache to flush) */
