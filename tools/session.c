@@ -115,6 +115,7 @@ static void act_send(struct session *s, const struct pair_action *action)
 		s->begun++;
 		s->late = false;
 		s->began = now_us();
+		s->next = now_ms() + s->config->interval;
 		s->last_error[0] = 0;
 		send_frame(s, FRAME_REQUEST, action->id, payload,
 			   request_encode(s->pair.told, payload));
@@ -247,18 +248,29 @@ static void tick_peer(struct session *s, uint64_t now)
 		peer_loss(s);
 }
 
-static void tick_checkpoint(struct session *s, uint64_t now)
+/* A periodic checkpoint; with a link that is too slow at times, as soon as the peer has caught up. */
+static bool is_due(const struct session *s)
 {
+	const struct pair *pair = &s->pair;
+
+	return s->config->interval && pair->role == PAIR_PRIMARY && !s->paused && !s->leaving &&
+	       now_ms() >= s->next && !(pair->connected && pair->degraded && pair->coming);
+}
+
+static void tick_checkpoint(struct session *s)
+{
+	uint64_t now = now_ms();
+
 	if (s->pair.phase != PAIR_IDLE && s->began && !s->late &&
-	    now - s->began / 1000 > s->config->checkpoint_timeout) {
+	    now > s->began / 1000 + s->config->checkpoint_timeout) {
 		s->late = true;
 		session_feed_type(s, PAIR_TIMEOUT);
 	}
-	if (s->config->interval && !s->paused && now >= s->next && !s->leaving) {
-		s->next = now + s->config->interval;
-		if (s->pair.connected && !s->pair.degraded)
-			session_feed_type(s, PAIR_TRIGGER);
-	}
+	if (!is_due(s))
+		return;
+	s->next = now + s->config->interval;
+	if (s->pair.connected && !s->pair.degraded)
+		session_feed_type(s, PAIR_TRIGGER);
 }
 
 /* One that has failed is not all: the secondary has none yet. */
@@ -289,7 +301,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	}
 	ask_tick(s);
 	if (s->pair.role == PAIR_PRIMARY)
-		tick_checkpoint(s, now);
+		tick_checkpoint(s);
 	if (s->left)
 		return 0;
 	if (s->config->interval && s->config->interval < step)
@@ -325,6 +337,8 @@ void session_look_now(struct session *s)
 		s->resync_took |= !s->pair.degraded;
 		tell_text(s, "changed", NULL, NULL);
 		op_promote(s);
+		if (!s->left && is_due(s))
+			sd_event_source_set_time_relative(s->tick, 0);
 	} else if (idle(s) && !s->leaving) {
 		say(s, 5, "is not up any more: %s", error.text);
 		session_leave(s);
