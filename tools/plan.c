@@ -94,6 +94,22 @@ int plan_checkpoint(const struct repl_resource *resource, struct json_object *st
 	return 0;
 }
 
+void plan_awaited(struct json_object *status, struct repl_error *error)
+{
+	const char *phase = word(status, "phase");
+
+	if (strcmp(phase, "idle"))
+		error_set(error, REPL_EXIT_TIMEOUT, "the checkpoint has not ended yet: %s", phase);
+	else if (strcmp(word(status, "connection"), "connected"))
+		error_set(error, REPL_EXIT_TIMEOUT, "no checkpoint yet: the peer is not connected: %s",
+			  word(status, "disconnected_because"));
+	else if (flag(status, "catching_up"))
+		error_set(error, REPL_EXIT_TIMEOUT,
+			  "no checkpoint yet: the peer is behind, and has not caught up in that time. If the workload writes more than the link carries: 'congestion = block'");
+	else
+		error_set(error, REPL_EXIT_TIMEOUT, "no checkpoint yet: the peer does not begin with it");
+}
+
 int plan_failover(const struct repl_resource *resource, struct json_object *status,
 		  struct repl_error *error)
 {

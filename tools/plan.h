@@ -22,6 +22,13 @@ int plan_checkpoint(const struct repl_resource *resource, struct json_object *st
 		    struct repl_error *error);
 
 /**
+ * plan_awaited() - why has a checkpoint that was asked for not ended yet?
+ * @status: what the daemon says
+ * @error: filled in, REPL_EXIT_TIMEOUT
+ */
+void plan_awaited(struct json_object *status, struct repl_error *error);
+
+/**
  * plan_failover() - say what a failover would be, by step()
  * @resource: resource
  * @status: what the daemon says

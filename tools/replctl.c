@@ -256,10 +256,30 @@ static void keep_checkpoint(struct json_object *line, void *context)
 		json_object_object_add(c->result, "checkpoint", json_object_get(value));
 }
 
+/* Nobody has said anything in the time given: what it waits for. */
+static void why_no_checkpoint(struct command *c)
+{
+	struct json_object *status = NULL;
+	struct repl_error *keep = c->error, ignored;
+
+	c->options->timeout = 1000;
+	c->error = &ignored;
+	if (!ask(c, "status", keep_line, &status))
+		plan_awaited(status, keep);
+	c->error = keep;
+	json_object_put(status);
+}
+
 static int verb_checkpoint(struct command *c)
 {
-	return c->options->dry_run ? dry(c, plan_checkpoint) :
-				     ask(c, "checkpoint", keep_checkpoint, c);
+	int r;
+
+	if (c->options->dry_run)
+		return dry(c, plan_checkpoint);
+	r = ask(c, "checkpoint", keep_checkpoint, c);
+	if (r && c->error->exit == REPL_EXIT_TIMEOUT)
+		why_no_checkpoint(c);
+	return r;
 }
 
 static int verb_failover(struct command *c)

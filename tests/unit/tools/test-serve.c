@@ -837,9 +837,20 @@ static void full_disk(void **state)
 	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
 }
 
+static void hup(unsigned int host)
+{
+	unsigned int was = times_in_log(host, "configuration was read again") +
+			   times_in_log(host, "goes on as before");
+
+	kill(daemons[host], SIGHUP);
+	run_until(times_in_log(host, "configuration was read again") +
+		  times_in_log(host, "goes on as before") > was);
+}
+
 /* What the peer misses is on its way: a checkpoint waits for it, on either side. */
 static void coming(void **state)
 {
+	uint64_t was, begin;
 	pid_t asks[2];
 	int status;
 
@@ -876,6 +887,40 @@ static void coming(void **state)
 	fakes[ALPHA][0].attached = true;
 	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
 	assert_int_equal(status, 0);
+
+	/* A periodic one that was due in the meantime comes as soon as it has caught up. */
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	was = fakes[BETA][0].checkpoint;
+	configure(ALPHA, 0, ALPHA, "interval = 4s");
+	hup(ALPHA);
+	begin = now();
+	run_until(now() - begin > 4500);
+	assert_int_equal(fakes[BETA][0].checkpoint, was);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	run_until(fakes[BETA][0].checkpoint > was);
+	assert_in_range(now() - begin, 4500, 7500);
+	/* And not two, if somebody has asked for one as well. */
+	fakes[ALPHA][0].attached = false;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	was = fakes[BETA][0].checkpoint;
+	begin = now();
+	run_until(now() - begin > 4500);
+	fflush(NULL);
+	asks[0] = fork();
+	if (!asks[0])
+		_exit(ask(ALPHA, "checkpoint", "r0", NULL) ? 1 : 0);
+	usleep(300000);
+	fakes[ALPHA][0].attached = true;
+	assert_int_equal(ask(ALPHA, "synced", "r0", NULL), 0);
+	assert_int_equal(waitpid(asks[0], &status, 0), asks[0]);
+	assert_int_equal(status, 0);
+	begin = now();
+	run_until(now() - begin > 2000);
+	assert_int_equal(fakes[BETA][0].checkpoint, was + 1);
+	configure(ALPHA, 0, ALPHA, "");
+	hup(ALPHA);
 
 	/* It comes no more: no longer. */
 	fakes[ALPHA][0].attached = false;
@@ -1795,16 +1840,6 @@ static void second_daemon(void **state)
 	assert_true(status_has(ALPHA, "r0", "\"connection\""));
 }
 
-static void hup(unsigned int host)
-{
-	unsigned int was = times_in_log(host, "configuration was read again") +
-			   times_in_log(host, "goes on as before");
-
-	kill(daemons[host], SIGHUP);
-	run_until(times_in_log(host, "configuration was read again") +
-		  times_in_log(host, "goes on as before") > was);
-}
-
 /* No periodic checkpoints of r0 any more, though one may be under way. */
 static bool stops(void)
 {
@@ -2079,6 +2114,17 @@ static const char *plan(int (*fn)(const struct repl_resource *resource,
 	return text;
 }
 
+/* Who has waited for a checkpoint long enough. */
+static void awaits(const char *status, const char *words)
+{
+	struct json_object *object = json_tokener_parse(status);
+
+	plan_awaited(object, &error);
+	assert_int_equal(error.exit, REPL_EXIT_TIMEOUT);
+	assert_non_null(strstr(error.text, words));
+	json_object_put(object);
+}
+
 /* What --dry-run says goes by what is. */
 static void plans(void **state)
 {
@@ -2106,6 +2152,12 @@ static void plans(void **state)
 	assert_string_equal(plan(plan_checkpoint, &r, "{\"connection\":\"disconnected\","
 				 "\"disconnected_because\":\"it is dark\"}"),
 			    "3: the peer is not connected: it is dark");
+	awaits("{\"phase\":\"flushing\",\"connection\":\"connected\"}", "has not ended yet: flushing");
+	awaits("{\"phase\":\"idle\",\"connection\":\"disconnected\",\"disconnected_because\":\"x\"}",
+	       "the peer is not connected: x");
+	awaits("{\"phase\":\"idle\",\"connection\":\"connected\",\"catching_up\":true}",
+	       "'congestion = block'");
+	awaits(calm, "the peer does not begin");
 	assert_string_equal(plan(plan_failover, &r, calm),
 			    "4: a failover is asked for on the secondary");
 	r.here = BETA;
