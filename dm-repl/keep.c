@@ -338,6 +338,16 @@ void repl_keep_doubt(struct repl_keep *keep)
 	mutex_unlock(&keep->dirty->keep_lock);
 }
 
+static bool has_maps(const struct repl_keep *keep)
+{
+	const struct repl_dirty_map *map;
+
+	list_for_each_entry(map, &keep->dirty->maps, list)
+		if (is_kept(map))
+			return true;
+	return false;
+}
+
 /**
  * repl_keep_has_maps() - is there anything to be kept?
  * @keep: keep, loaded
@@ -346,12 +356,10 @@ void repl_keep_doubt(struct repl_keep *keep)
  */
 bool repl_keep_has_maps(struct repl_keep *keep)
 {
-	const struct repl_dirty_map *map;
-	bool has = false;
+	bool has;
 
 	mutex_lock(&keep->dirty->keep_lock);
-	list_for_each_entry(map, &keep->dirty->maps, list)
-		has |= is_kept(map);
+	has = has_maps(keep);
 	mutex_unlock(&keep->dirty->keep_lock);
 	return has;
 }
@@ -365,10 +373,8 @@ bool repl_keep_has_maps(struct repl_keep *keep)
  */
 void repl_keep_leave(struct repl_keep *keep, u64 next)
 {
-	if (!repl_keep_has_maps(keep))
-		return;
 	mutex_lock(&keep->dirty->keep_lock);
-	if (keep->has_room && !keep_save(keep, NULL))
+	if (has_maps(keep) && !keep_save(keep, NULL))
 		keep_write_dir(keep, REPL_KEPT_CLEAN, next);
 	mutex_unlock(&keep->dirty->keep_lock);
 }
@@ -516,20 +522,20 @@ static int keep_add(void *context, struct repl_dirty_map *map)
 static int keep_remove(void *context, struct repl_dirty_map *map)
 {
 	struct repl_keep *keep = context;
+	bool was_kept;
 	int r = 0;
 
 	mutex_lock(&keep->dirty->keep_lock);
-	if (is_kept(map)) {
-		map->kept.gone = true;
+	was_kept = is_kept(map);
+	map->kept.gone = true;
+	if (was_kept)
 		r = keep_write_dir(keep, 0, 0);
-		if (r) {
-			map->kept.gone = false;
-			dir_refused(keep);
-			/* Or it is taken out all the same. */
-			keep->stale = true;
-		}
+	if (r) {
+		map->kept.gone = false;
+		dir_refused(keep);
+		/* Or it is taken out all the same. */
+		keep->stale = true;
 	}
-	map->kept.gone = !r;
 	mutex_unlock(&keep->dirty->keep_lock);
 	return r;
 }
@@ -692,27 +698,15 @@ int repl_keep_begin(struct repl_keep *keep, bool is_ours, u64 next,
 	return dir_write(keep, REPL_KEPT_ALL, 0);
 }
 
-/* The bits of @disk that are set, in runs. */
 static void load_bits(struct repl_dirty_map *map, u64 index,
 		      const struct repl_disk_bits *disk)
 {
 	u64 base = index * REPL_BITMAP_BITS;
-	unsigned int nr = block_bits(map, index), bit = 0, begin;
+	unsigned int begin, end = 0;
 
-	while (bit < nr) {
-		if (!(bit & 7) && !disk->bits[bit >> 3]) {
-			bit += 8;
-			continue;
-		}
-		begin = bit;
-		while (bit < nr && disk->bits[bit >> 3] >> (bit & 7) & 1)
-			bit++;
-		if (bit == begin)
-			bit++;
-		else
-			map->kept.saved[index] +=
-				repl_bits_set(map->now, base + begin, base + bit);
-	}
+	while (repl_disk_run(disk->bits, block_bits(map, index), &begin, &end))
+		map->kept.saved[index] +=
+			repl_bits_set(map->now, base + begin, base + end);
 }
 
 /* Block @index of @map, at @data, or NULL if it could not be read. */
