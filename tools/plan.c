@@ -60,10 +60,15 @@ static void checkpoint_on_primary(const struct repl_resource *resource, unsigned
 
 	if (config->hold)
 		step(true, "hold the workload by %s", config->hold);
+	for (unsigned int i = 0; i < config->volumes && !config->hold; i++) {
+		resource_device(resource, i, false, name, sizeof(name));
+		if (config->sync)
+			step(true, "suspend %s", name);
+		else
+			step(true, "hold the writes of %s until all volumes have their cut", name);
+	}
 	for (unsigned int i = 0; i < config->volumes; i++) {
 		resource_device(resource, i, false, name, sizeof(name));
-		if (!config->hold)
-			step(true, "suspend %s", name);
 		step(true, "flush the writes of %s to %s", name, peer_name(resource));
 	}
 	if (config->save)

@@ -2143,6 +2143,13 @@ static void plans(void **state)
 			    "\"send the state that \\/bin\\/s gives\","
 			    "\"wait until beta has committed checkpoint 8, on all volumes\","
 			    "\"let the workload go on by \\/bin\\/r\"]");
+	free(config->hold);
+	config->hold = NULL;
+	assert_non_null(strstr(plan(plan_checkpoint, &r, calm),
+			       "[\"hold the writes of r0-v until all volumes have their cut\",\"flush"));
+	config->sync = true;
+	assert_non_null(strstr(plan(plan_checkpoint, &r, calm), "[\"suspend r0-v\",\"flush"));
+	config->sync = false;
 	assert_non_null(strstr(plan(plan_checkpoint, &r,
 				    "{\"connection\":\"connected\",\"phase\":\"sent\",\"checkpoint\":7}"),
 			       "checkpoint 9"));
