@@ -100,9 +100,10 @@ static int server_of(const struct repl_resource *resource, unsigned int volume)
 
 const char *dataleg_external(const struct repl_resource *resource, unsigned int volume)
 {
-	const struct repl_config *config = resource->config;
+	const struct repl_volume *v = &resource->config->volume[volume];
+	bool primary = resource_role(resource) == PAIR_PRIMARY;
 
-	return config->volume[volume].on[config->primary].import;
+	return v->on[primary ? resource->here : !resource->here].import;
 }
 
 bool dataleg_exported(const struct repl_resource *resource, unsigned int volume)

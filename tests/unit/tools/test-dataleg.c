@@ -83,10 +83,27 @@ static void its_words(void **state)
 	assert_string_equal(error.text, "nbdkit: the last line");
 }
 
+/* It leads from whoever is primary now to the other. */
+static void whose_import(void **state)
+{
+	static char path[] = "/dev/nvme0n1";
+	struct repl_resource r = resource;
+
+	config.volume[0].on[0].import = path;
+	for (r.here = 0; r.here < 2; r.here++) {
+		r.role = r.here == 0 ? PAIR_PRIMARY : PAIR_SECONDARY;
+		assert_string_equal(dataleg_external(&r, 0), path);
+		r.role = r.here == 0 ? PAIR_SECONDARY : PAIR_PRIMARY;
+		assert_null(dataleg_external(&r, 0));
+	}
+	config.volume[0].on[0].import = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(callers_files), cmocka_unit_test(its_words),
+		cmocka_unit_test(whose_import),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
