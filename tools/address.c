@@ -49,6 +49,13 @@ static bool is_name(const char *text)
 	return p > text && !*p && p - text <= HOST_MAX && *text != '-' && *text != '.';
 }
 
+bool address_host_is_number(const char *host)
+{
+	struct in_addr in;
+
+	return inet_pton(AF_INET, host, &in) == 1 || is_ipv6(host);
+}
+
 int address_host_check(const char *text, struct repl_error *error)
 {
 	if (is_name(text) || is_ipv6(text))

@@ -88,6 +88,12 @@ bool address_is_local(const struct repl_address *address);
 bool address_host_is_loopback(const char *host);
 
 /**
+ * address_host_is_number() - does this host need no look-up?
+ * @host: name or number, without brackets
+ */
+bool address_host_is_number(const char *host);
+
+/**
  * address_host_check() - check a host by itself: a name, IPv4 or IPv6 number
  * @text: the host, without brackets
  * @error: set on failure: REPL_EXIT_CONFIG

@@ -707,8 +707,14 @@ static int build_hosts(struct reader *reader, struct repl_config *config)
 		host->name = strdup(section->name);
 		if (!host->name)
 			return fail_memory(reader);
-		if (build(reader, section, host) < 0 ||
-		    default_data_address(reader, section, host) < 0)
+		if (build(reader, section, host) < 0)
+			return -1;
+		/* The daemon asks nobody, who might not answer in the worst of all nights. */
+		if (host->address.type == REPL_TCP && !address_host_is_number(host->address.host))
+			return fail(reader, section->line,
+				    "%s: address: \"%s\" is not a number: names are not looked up",
+				    title(section), host->address.host);
+		if (default_data_address(reader, section, host) < 0)
 			return -1;
 	}
 	return 0;

@@ -348,7 +348,7 @@ static void long_names(void **state)
 {
 	struct repl_config *config = good(
 		"[resource]\nprimary = " N48 "\nkey = /k\n"
-		"[host " N48 "]\naddress = tcp:a:1\n[host " N10 "]\naddress = tcp:b:1\n"
+		"[host " N48 "]\naddress = tcp:10.0.0.1:1\n[host " N10 "]\naddress = tcp:10.0.0.2:1\n"
 		"[volume " N48 "]\n"
 		"[volume " N48 " on " N48 "]\ndisk = /none/a\n"
 		"[volume " N48 " on " N10 "]\ndisk = /none/b\n"
@@ -486,23 +486,31 @@ static void plaintext(void **state)
 
 static void host_values(void **state)
 {
-	refuses(RESOURCE "[host alpha]\n[host beta]\naddress = tcp:b:1\n" VOLUMES,
+	refuses(RESOURCE "[host alpha]\n[host beta]\naddress = tcp:10.0.0.2:1\n" VOLUMES,
 		":4: [host alpha] needs address");
-	refuses(RESOURCE "[host alpha]\naddress = a:1\n[host beta]\naddress = tcp:b:1\n" VOLUMES,
+	refuses(RESOURCE "[host alpha]\naddress = a:1\n[host beta]\naddress = tcp:10.0.0.2:1\n" VOLUMES,
 		":5: address: \"a:1\" begins with none of tcp:, unix:, exec:, fd:");
-	refuses(RESOURCE "[host alpha]\naddress = tcp:a:1\ndata_address = [::1]\n"
-		"[host beta]\naddress = tcp:b:1\n" VOLUMES,
+	refuses(RESOURCE "[host alpha]\naddress = tcp:10.0.0.1:1\ndata_address = [::1]\n"
+		"[host beta]\naddress = tcp:10.0.0.2:1\n" VOLUMES,
 		":6: data_address: \"[::1]\" is not a host's name or number");
-	refuses(RESOURCE "[host alpha]\naddress = exec:cat\n[host beta]\naddress = tcp:b:1\n"
+	refuses(RESOURCE "[host alpha]\naddress = exec:cat\n[host beta]\naddress = tcp:10.0.0.2:1\n"
 		VOLUMES, ":4: [host alpha] needs data_address, as its address has no host");
-	refuses(RESOURCE "[host alpha]\naddress = tcp:b:1\n[host beta]\naddress = fd:4\n" VOLUMES,
+	refuses(RESOURCE "[host alpha]\naddress = tcp:10.0.0.2:1\n[host beta]\naddress = fd:4\n" VOLUMES,
 		":6: [host beta] needs data_address, as its address has no host");
-	refuses(RESOURCE "[host alpha]\naddress = tcp:b:1\n[host beta]\naddress = tcp:b:1\n"
+	refuses(RESOURCE "[host alpha]\naddress = tcp:10.0.0.2:1\n[host beta]\naddress = tcp:10.0.0.2:1\n"
 		VOLUMES, ":6: hosts alpha and beta have the same address");
 	refuses(RESOURCE "[host alpha]\naddress = unix:/b\n[host beta]\naddress = unix:/b\n"
 		VOLUMES, ":6: hosts alpha and beta have the same address");
-	accepts(RESOURCE "[host alpha]\naddress = tcp:b:1\n[host beta]\naddress = tcp:b:2\n"
+	accepts(RESOURCE "[host alpha]\naddress = tcp:10.0.0.2:1\n[host beta]\naddress = tcp:10.0.0.2:2\n"
 		VOLUMES);
+	refuses(RESOURCE "[host alpha]\naddress = tcp:alpha.example.org:1\n"
+		"[host beta]\naddress = tcp:10.0.0.2:2\n" VOLUMES,
+		":4: [host alpha]: address: \"alpha.example.org\" is not a number: names are not looked up");
+	refuses(RESOURCE "[host alpha]\naddress = tcp:10.0.0.1:1\n"
+		"[host beta]\naddress = tcp:localhost:2\n" VOLUMES,
+		":6: [host beta]: address: \"localhost\" is not a number: names are not looked up");
+	accepts(RESOURCE "[host alpha]\naddress = tcp:[fe80::1%eth0]:1\n"
+		"[host beta]\naddress = tcp:[2001:db8::1]:2\n" VOLUMES);
 }
 
 static void volume_values(void **state)
