@@ -547,6 +547,9 @@ static void print_status(struct command *c, struct json_object *status)
 			printf("  degraded: the peer misses writes%s; no checkpoints until it is in sync again\n",
 			       strcmp(word_of(status, "catching_up"), "true") ? "" :
 			       ", which are on their way");
+		if (string_of(status, "behind_because"))
+			printf("  it cannot be sent them: %s\n",
+			       word_of(status, "behind_because"));
 	}
 	for (unsigned int i = 0; i < c->config->volumes; i++)
 		status_words(&looks[i].report, isatty(1) ? 60 : 0, stdout);

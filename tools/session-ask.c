@@ -150,6 +150,8 @@ static struct json_object *status_object(struct session *s)
 	json_object_object_add(o, "degraded", json_object_new_boolean(pair->degraded));
 	json_object_object_add(o, "catching_up",
 			       json_object_new_boolean(pair->degraded && pair->coming));
+	json_object_object_add(o, "behind_because", pair->degraded && s->why_behind[0] ?
+			       json_object_new_string(s->why_behind) : NULL);
 	json_object_object_add(o, "stale", json_object_new_boolean(pair_apart(pair)));
 	json_object_object_add(o, "failed_over",
 			       json_object_new_boolean(primary ? pair->diverged : pair->over));

@@ -558,8 +558,8 @@ static void resync_ended(bool good, const struct repl_error *error, void *contex
 	s->resyncing = false;
 	if (good)
 		resync_began(s);
-	/* What could not be connected has been told. */
-	if (good || !s->not_imported)
+	/* What could not be connected has been told, and is so still. */
+	if (!s->not_imported)
 		tell_behind(s, "resync: ", good, error);
 	if (s->leaving)
 		session_leave(s);

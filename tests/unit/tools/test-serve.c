@@ -64,6 +64,7 @@ static struct fake {
 	char missing[256];		/* what it was to send at the last resync */
 	bool no_cut, coming;
 	bool full;			/* of a resync nothing gets there */
+	bool no_way;			/* there is no data leg */
 	bool overflows;			/* before the next cut */
 	unsigned int changes;		/* that it has, of 8 sectors each; 0: 1200 */
 	unsigned int settles, unsettles;
@@ -289,6 +290,8 @@ int __wrap_resource_import(const struct repl_resource *resource, uint64_t volume
 			   struct repl_error *error)
 {
 	fake_of(resource)->imports++;
+	if (fake_of(resource)->no_way)
+		return error_set(error, REPL_EXIT_PEER, "there is no way");
 	fake_of(resource)->fresh = volumes;
 	while (fake_of(resource)->stuck_import)
 		usleep(10000);
@@ -835,6 +838,14 @@ static void full_disk(void **state)
 	run_until(fakes[ALPHA][0].resyncs == 6);
 	assert_int_equal(ask(ALPHA, "checkpoint", "r0", NULL), -1);
 	assert_int_equal(error.exit, REPL_EXIT_REFUSED);
+
+	/* Nor can it be sent anything: the status says why. */
+	fakes[ALPHA][0].no_way = true;
+	run_until(status_has(ALPHA, "r0", "\"behind_because\":\"there is no way\""));
+	fakes[ALPHA][0].no_way = false;
+	fakes[ALPHA][0].full = false;
+	run_until(status_has(ALPHA, "r0", "\"behind_because\":null"));
+	checkpoint(ALPHA, "r0");
 }
 
 static void hup(unsigned int host)
