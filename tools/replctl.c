@@ -617,7 +617,8 @@ static int is_merged(struct command *c)
 		resource_device(&c->resource, i, false, name, sizeof(name));
 		if (dm_status(name, line, sizeof(line), c->error))
 			return -1;
-		all &= !strncmp(line, "secondary done ", 15);
+		/* A primary has been promoted since, or was one all the time. */
+		all &= !strncmp(line, "secondary done ", 15) || !strncmp(line, "primary ", 8);
 		if (!strncmp(line, "secondary failover-failed ", 26))
 			return error_set(c->error, REPL_EXIT_FAILED,
 					 "volume %s: the merge has failed",
