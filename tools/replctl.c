@@ -984,6 +984,20 @@ static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signa
 	return r < 0 ? -1 : 0;
 }
 
+/* The daemon has not said that it did not ask the peer to take over. */
+static bool may_have_asked(const struct repl_error *error)
+{
+	return error->exit != REPL_EXIT_REFUSED && error->exit != REPL_EXIT_PEER &&
+	       strncmp(error->text, CONTROL_NO_DAEMON, strlen(CONTROL_NO_DAEMON));
+}
+
+static int is_late(struct command *c, int64_t begin)
+{
+	return c->options->timeout >= 0 && now_ms() - begin > c->options->timeout ?
+	       error_set(c->error, REPL_EXIT_TIMEOUT,
+			 "no time is left to take over: the checkpoint took too long; nothing was given up") : 0;
+}
+
 /*
  * Nothing may be written here from the moment on at which the pause begins. As long as
  * the peer has not been told to take over, this side can be written again if it fails.
@@ -1004,11 +1018,13 @@ static int hand_over(struct command *c, int64_t begin, uint64_t writes, double *
 	since = now_ms();
 	r = set_readonly(c, true, c->error);
 	if (!r)
-		r = may_switch(c) || has_written(c, writes, "before") ||
-		    ask(c, "switch", NULL, NULL);
+		r = may_switch(c) || has_written(c, writes, "before") || is_late(c, begin);
 	if (!r) {
-		r = wait_for_peer(c, begin, &signals);
-		unknown = r;
+		r = ask(c, "switch", NULL, NULL);
+		if (!r || may_have_asked(c->error)) {
+			r = wait_for_peer(c, c->options->timeout < 0 ? now_ms() : begin, &signals);
+			unknown = r;
+		}
 	}
 	*pause = (now_ms() - since) / 1e3;
 	if (!r)
