@@ -563,6 +563,18 @@ static int mark_owed(const struct repl_resource *resource, unsigned int i, const
 	return how->first ? 1 : dm_message(name, "dirty merge checkpoint peer", NULL, 0, error);
 }
 
+static int mark_all(const char *name, struct repl_error *error)
+{
+	struct repl_dm_info info;
+	char message[64];
+
+	if (dm_info(name, &info, error))
+		return -1;
+	snprintf(message, sizeof(message), "dirty mark peer 0 %llu",
+		 (unsigned long long)info.sectors);
+	return dm_message(name, message, NULL, 0, error);
+}
+
 static int volume_resync(const struct repl_resource *resource, unsigned int i,
 			 const char *name, void *arg, struct repl_error *error)
 {
@@ -592,6 +604,10 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 	if (dataleg_imported(resource, i, peer, sizeof(peer), error) ||
 	    blockdev_probe(peer, error))
 		return -1;
+	/* Before it is attached: nobody may take it for one that has all. */
+	full = mark_owed(resource, i, name, how, error);
+	if (full < 0 || (full && was != REPL_PEER_ATTACHED && mark_all(name, error)))
+		return -1;
 	if (was == REPL_PEER_FAILED && dm_message(name, "detach", NULL, 0, error))
 		return -1;
 	if (was != REPL_PEER_ATTACHED) {
@@ -600,9 +616,6 @@ static int volume_resync(const struct repl_resource *resource, unsigned int i,
 		if (dm_message(name, message, NULL, 0, error))
 			return -1;
 	}
-	full = mark_owed(resource, i, name, how, error);
-	if (full < 0)
-		return -1;
 	if (set_speed(name, how->rate >= 0 ? (uint64_t)how->rate : resource->config->resync_rate,
 		      error))
 		return -1;
