@@ -2197,13 +2197,20 @@ static void plans(void **state)
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+/* test-serve [PATTERN]: the tests whose names it fits */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted), test(old_writes), test(coming), test(settling), test(settling_first), test(settling_rebooted), test(settling_long), test(full_disk), test(returning), test(many_changes), test(new_disk), test(restored), test(foreign), test(another_boot), test(another_meanwhile), test(failed_over), test(sync_alone), test(two_primaries), test(switching), test(worker),
-		test(trouble), test(strangers), test(wrong_name),
-		test(plaintext), test(names), test(one_name), test(second_daemon), test(reload),
-		test(reload_while_held), test(early), test(hook_in_flight), test(new_key), test(come_and_go), test(down_and_up), test(plans),
+		test(two_resources), test(asked_by_secondary), test(killed), test(rebooted),
+		test(old_writes), test(coming), test(settling), test(settling_first),
+		test(settling_rebooted), test(settling_long), test(full_disk),
+		test(returning), test(many_changes), test(new_disk), test(restored),
+		test(foreign), test(another_boot), test(another_meanwhile), test(failed_over),
+		test(sync_alone), test(two_primaries), test(switching), test(worker),
+		test(trouble), test(strangers), test(wrong_name), test(plaintext),
+		test(names), test(one_name), test(second_daemon), test(reload),
+		test(reload_while_held), test(early), test(hook_in_flight), test(new_key),
+		test(come_and_go), test(down_and_up), test(plans),
 	};
 	int r;
 
@@ -2211,6 +2218,8 @@ int main(void)
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (fakes == MAP_FAILED || !mkdtemp(dir))
 		return 1;
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	r = cmocka_run_group_tests_name("serve", tests, NULL, NULL);
 	rmdir(dir);
 	return r;
