@@ -171,8 +171,17 @@ u64 repl_bits_clear(struct repl_bits *b, u64 begin, u64 end)
 	return gone;
 }
 
-/* The first bit of [begin, end) that is @set, or @end. */
-static u64 bits_find(const struct repl_bits *b, u64 begin, u64 end, bool set)
+/**
+ * repl_bits_find() - find the next bit of a value
+ * @b: bits
+ * @begin: first bit to look at
+ * @end: bit after the last, at most b->nr
+ * @set: the value
+ *
+ * Context: any; no lock.
+ * Return: the first of [@begin, @end) that has it, or @end.
+ */
+u64 repl_bits_find(const struct repl_bits *b, u64 begin, u64 end, bool set)
 {
 	while (begin < end) {
 		unsigned long word = bits_word(b, begin);
@@ -196,7 +205,7 @@ static u64 bits_find(const struct repl_bits *b, u64 begin, u64 end, bool set)
  */
 u64 repl_bits_next(const struct repl_bits *b, u64 begin)
 {
-	return bits_find(b, begin, b->nr, true);
+	return repl_bits_find(b, begin, b->nr, true);
 }
 
 /**
@@ -214,7 +223,7 @@ u64 repl_bits_run(const struct repl_bits *b, u64 begin, u64 end)
 	bool set = repl_bits_test(b, begin);
 
 	/* The first one counts as looked at, whatever it is by now. */
-	return bits_find(b, begin + 1, end, !set) - begin;
+	return repl_bits_find(b, begin + 1, end, !set) - begin;
 }
 
 /**
@@ -600,7 +609,7 @@ static struct repl_bits *bits_resized(const struct repl_bits *old, u64 nr)
 
 	if (!b)
 		return NULL;
-	while ((bit = bits_find(old, bit, both, true)) < both) {
+	while ((bit = repl_bits_find(old, bit, both, true)) < both) {
 		u64 run = repl_bits_run(old, bit, both);
 
 		repl_bits_set(b, bit, bit + run);
@@ -904,7 +913,7 @@ static void dirty_merge_bits(struct repl_dirty *d, struct repl_dirty_map *to,
 	}
 	while (bit < from->nr) {
 		u64 end = min(from->nr, bit + DIRTY_WALK_BITS);
-		u64 found = bits_find(from, bit, end, true);
+		u64 found = repl_bits_find(from, bit, end, true);
 
 		cond_resched();
 		bit = found;
@@ -1031,10 +1040,10 @@ static u64 view_next(const struct dirty_view *v, u64 begin, u64 end)
 {
 	while (begin < end) {
 		u64 stop = min(end, begin + DIRTY_WALK_BITS);
-		u64 found = bits_find(v->a, begin, stop, true);
+		u64 found = repl_bits_find(v->a, begin, stop, true);
 
 		if (v->b)
-			found = bits_find(v->b, begin, found, true);
+			found = repl_bits_find(v->b, begin, found, true);
 		if (found < stop)
 			return found;
 		begin = stop;
@@ -1050,10 +1059,10 @@ static u64 view_run_end(const struct dirty_view *v, u64 begin, u64 end)
 
 	while (bit < end && view_test(v, bit)) {
 		u64 stop = min(end, bit + DIRTY_WALK_BITS);
-		u64 next = bits_find(v->a, bit, stop, false);
+		u64 next = repl_bits_find(v->a, bit, stop, false);
 
 		if (v->b)
-			next = max(next, bits_find(v->b, bit, stop, false));
+			next = max(next, repl_bits_find(v->b, bit, stop, false));
 		/* Cleared since it was looked at. */
 		if (next == bit)
 			break;

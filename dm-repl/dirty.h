@@ -52,6 +52,7 @@ bool repl_bits_all(const struct repl_bits *b, u64 begin, u64 end);
 u64 repl_bits_set(struct repl_bits *b, u64 begin, u64 end);
 u64 repl_bits_clear(struct repl_bits *b, u64 begin, u64 end);
 u64 repl_bits_next(const struct repl_bits *b, u64 begin);
+u64 repl_bits_find(const struct repl_bits *b, u64 begin, u64 end, bool set);
 u64 repl_bits_run(const struct repl_bits *b, u64 begin, u64 end);
 void repl_bits_merge(struct repl_bits *to, const struct repl_bits *from);
 void repl_bits_wipe(struct repl_bits *b);

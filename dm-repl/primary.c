@@ -368,22 +368,47 @@ static int primary_track_flush(void *context)
 	return blkdev_issue_flush(p->local->bdev);
 }
 
-static bool primary_track_lacks(void *context, u64 region)
+/*
+ * In the order in which a region goes from one to the other: a push claims it, and what it
+ * copies is missed no more, and not in the checkpoint either.
+ */
+static void primary_track_maps(struct repl_primary *p, const struct repl_bits *maps[3])
 {
-	struct repl_primary *p = context;
+	maps[0] = &p->window.missed;
+	maps[1] = &p->checkpoint;
+	maps[2] = &p->frozen;
+}
 
-	return repl_bits_test(&p->checkpoint, region) ||
-	       repl_bits_test(&p->frozen, region) ||
-	       repl_bits_test(&p->window.missed, region);
+static bool primary_track_lacks(void *context, u64 begin, u64 end, u64 *nr)
+{
+	const struct repl_bits *maps[3];
+	u64 first = end, last = begin + 1;
+	int i;
+
+	primary_track_maps(context, maps);
+	for (i = 0; i < 3; i++) {
+		first = repl_bits_find(maps[i], begin, first, true);
+		smp_rmb();	/* with clearing bits of missed */
+	}
+	*nr = first - begin;
+	if (first > begin)
+		return false;
+	for (i = 0; i < 3; i++)
+		last = max(last, repl_bits_find(maps[i], begin, end, false));
+	*nr = last - begin;
+	return true;
 }
 
 static void primary_track_merge(void *context, struct repl_bits *to)
 {
-	struct repl_primary *p = context;
+	const struct repl_bits *maps[3];
+	int i;
 
-	repl_bits_merge(to, &p->checkpoint);
-	repl_bits_merge(to, &p->frozen);
-	repl_bits_merge(to, &p->window.missed);
+	primary_track_maps(context, maps);
+	for (i = 0; i < 3; i++) {
+		repl_bits_merge(to, maps[i]);
+		smp_rmb();	/* with clearing bits of missed */
+	}
 }
 
 static void primary_track_failed(void *context, int error)

@@ -257,7 +257,20 @@ static void track_cleared(struct repl_log_entry *entry, int error,
 		complete(&track->runs_done);
 }
 
-static bool track_lacks(struct repl_track *track, u64 region)
+/* A round on a large device may take long, and comes again. */
+static bool track_makes_way(struct repl_track *track)
+{
+	return atomic_read(&track->wanted);
+}
+
+static void track_lock_map(struct repl_track *track)
+{
+	atomic_inc(&track->wanted);
+	mutex_lock(&track->map_lock);
+	atomic_dec(&track->wanted);
+}
+
+static bool track_lacks(struct repl_track *track, u64 begin, u64 end, u64 *nr)
 {
 	unsigned int moving;
 	bool lacks;
@@ -265,7 +278,7 @@ static bool track_lacks(struct repl_track *track, u64 region)
 	for (;;) {
 		moving = READ_ONCE(track->moving);
 		smp_rmb();	/* with repl_track_moving() */
-		lacks = track->ops->lacks(track->context, region);
+		lacks = track->ops->lacks(track->context, begin, end, nr);
 		smp_rmb();	/* the maps before the count */
 		if (!(moving & 1) && moving == READ_ONCE(track->moving))
 			return lacks;
@@ -273,18 +286,53 @@ static bool track_lacks(struct repl_track *track, u64 region)
 	}
 }
 
+/* How far a run of bits that are set reaches, if it is not too far. */
+static u64 track_run(struct repl_track *track, const struct repl_bits *bits,
+		     u64 region)
+{
+	u64 end = min(region + WALK_REGIONS, track->nr_regions);
+
+	return repl_bits_find(bits, region, end, false);
+}
+
+/* What is dirty, up to @end, and not recent is leaving. */
+static void track_choose_run(struct repl_track *track, u64 region, u64 end)
+{
+	u64 nr;
+
+	for (; region < end; region += nr) {
+		nr = repl_bits_run(&track->recent, region, end);
+		if (!repl_bits_test(&track->recent, region))
+			repl_bits_set(&track->leaving, region, region + nr);
+	}
+}
+
+/* But what the peer lacks. */
+static void track_check_run(struct repl_track *track, u64 region, u64 end)
+{
+	u64 nr;
+
+	for (; region < end; region += nr) {
+		if (track_lacks(track, region, end, &nr))
+			repl_bits_clear(&track->leaving, region, region + nr);
+	}
+}
+
 /* The first look: what may be clean is leaving. Returns whether there is any. */
 static bool track_choose(struct repl_track *track)
 {
-	u64 region = 0;
+	u64 region, end;
 
 	repl_bits_wipe(&track->leaving);
+	region = 0;
 	while ((region = repl_bits_next(&track->dirty, region)) <
 	       track->nr_regions) {
-		if (!repl_bits_test(&track->recent, region))
-			repl_bits_set(&track->leaving, region, region + 1);
-		if (!(++region & (WALK_REGIONS - 1)))
-			cond_resched();
+		end = track_run(track, &track->dirty, region);
+		track_choose_run(track, region, end);
+		region = end;
+		if (track_makes_way(track))
+			return false;
+		cond_resched();
 	}
 	/* Who writes to what is leaving from now on takes it out. */
 	repl_bits_wipe(&track->recent);
@@ -292,10 +340,12 @@ static bool track_choose(struct repl_track *track)
 	region = 0;
 	while ((region = repl_bits_next(&track->leaving, region)) <
 	       track->nr_regions) {
-		if (track_lacks(track, region))
-			repl_bits_clear(&track->leaving, region, region + 1);
-		if (!(++region & (WALK_REGIONS - 1)))
-			cond_resched();
+		end = track_run(track, &track->leaving, region);
+		track_check_run(track, region, end);
+		region = end;
+		if (track_makes_way(track))
+			return false;
+		cond_resched();
 	}
 	return repl_bits_count(&track->leaving);
 }
@@ -337,7 +387,8 @@ static void track_clear(struct repl_track *track)
 {
 	u64 region = 0;
 
-	while (region < track->nr_regions && !repl_track_failed(track)) {
+	while (region < track->nr_regions && !repl_track_failed(track) &&
+	       !track_makes_way(track)) {
 		init_completion(&track->runs_done);
 		atomic_set(&track->runs_left, 1);
 		while (track->nr_runs < REPL_TRACK_RUNS) {
@@ -733,7 +784,7 @@ int repl_track_cover(struct repl_track *track)
 	u64 count;
 	int r = 0;
 
-	mutex_lock(&track->map_lock);
+	track_lock_map(track);
 	track_covers(track, true);
 	count = repl_bits_count(&track->dirty);
 	track_merge(track);
@@ -755,7 +806,7 @@ int repl_track_fill(struct repl_track *track)
 {
 	int r;
 
-	mutex_lock(&track->map_lock);
+	track_lock_map(track);
 	track_covers(track, true);
 	repl_bits_set(&track->dirty, 0, track->nr_regions);
 	r = track_rewrite(track);
@@ -809,7 +860,10 @@ static void track_leave(struct repl_track *track)
  */
 void repl_track_suspend(struct repl_track *track)
 {
+	/* The workload waits. */
+	atomic_inc(&track->wanted);
 	cancel_delayed_work_sync(&track->round);
+	atomic_dec(&track->wanted);
 	/* No write waits for it; and who heals does the same. */
 	cancel_work_sync(&track->mark_work);
 	if (!track->open)

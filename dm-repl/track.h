@@ -59,8 +59,9 @@ struct repl_track;
 /**
  * struct repl_track_ops - what a track needs of its owner
  * @flush: make what local has written durable; 0 or a negative errno
- * @lacks: is the region in one of the maps? See repl_track_moving(). Any
- *	context.
+ * @lacks: are the regions from the first on, at least one and none of them behind
+ *	the second, in one of the maps, or in none? How many is that so of? See
+ *	repl_track_moving(). Any context.
  * @merge: set in @to what is set in one of the maps
  * @failed: metadata could not be written; process context
  * @begin: the device has been read, and nothing is written yet. Was it ours until now,
@@ -71,7 +72,7 @@ struct repl_track;
  */
 struct repl_track_ops {
 	int (*flush)(void *context);
-	bool (*lacks)(void *context, u64 region);
+	bool (*lacks)(void *context, u64 begin, u64 end, u64 *nr);
 	void (*merge)(void *context, struct repl_bits *to);
 	void (*failed)(void *context, int error);
 	int (*begin)(void *context, bool is_ours, u64 next,
@@ -116,6 +117,7 @@ struct repl_track {
 
 	struct workqueue_struct *wq;
 	struct mutex map_lock;		/* who changes dirty, or all of the log's map */
+	atomic_t wanted;		/* by so many: a round makes way */
 	struct work_struct mark_work;
 	struct delayed_work round;
 	atomic_t runs_left;

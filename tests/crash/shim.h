@@ -64,7 +64,9 @@ typedef struct {
 	int counter;
 } atomic_t;
 #define atomic_set(v, n)	((v)->counter = (n))
+#define atomic_read(v)		((v)->counter)
 #define atomic_inc(v)		((v)->counter++)
+#define atomic_dec(v)		((v)->counter--)
 #define atomic_dec_and_test(v)	(!--(v)->counter)
 
 #ifndef synchronize_rcu

@@ -65,21 +65,26 @@ static int primary_flush(void *context)
 	return disk_flush(SEC);
 }
 
-static bool primary_lacks(void *context, u64 region)
+static bool primary_lacks(void *context, u64 region, u64 end, u64 *nr)
 {
 	unsigned int slot = region - first_region;
-	bool now, frozen;
+	bool missed, now, frozen;
 
 	(void)context;
+	*nr = 1;
 	if (region < first_region || slot >= SLOTS) {
 		if (!was_marked)
 			fail("region %llu is dirty", (unsigned long long)region);
+		*nr = (region < first_region && end > first_region ? first_region : end) -
+		      region;
 		return false;
 	}
-	now = p.lacks[slot] || p.missed[slot];
+	missed = p.missed[slot];
+	sim_yield();
+	now = p.lacks[slot];
 	sim_yield();
 	frozen = p.is_cut && p.frozen[slot];
-	return now || frozen;
+	return missed || now || frozen;
 }
 
 static void primary_merge(void *context, struct repl_bits *to)
@@ -463,9 +468,12 @@ static void primary_push(void)
 
 	for (unsigned int i = 0; i < SLOTS && !p.missed[slot]; i++)
 		slot = (slot + 1) % SLOTS;
+	if (!p.missed[slot])
+		return;
 	for (unsigned int i = 0; i < ARRAY_SIZE(pwrites); i++)
 		if (pwrite_has(&pwrites[i], slot))
 			return;
+	p.lacks[slot] = true;
 	p.missed[slot] = false;
 }
 
