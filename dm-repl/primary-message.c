@@ -267,6 +267,12 @@ static int message_cut(struct primary_message *m)
 		DMERR("%s: cut: cut %llu is not released", m->name, p->cut_id);
 		return -EBUSY;
 	}
+	if (!hold && p->cut_gone == id) {
+		DMERR("%s: cut: writes are not held any more", m->name);
+		p->cut_gone = 0;
+		return -ETIMEDOUT;
+	}
+	p->cut_gone = 0;
 	if (p->track && repl_track_failed(p->track)) {
 		DMERR("%s: cut: the metadata device could not be written",
 		      m->name);
@@ -410,6 +416,7 @@ static void hold_abort(struct repl_primary *p, const char *why)
 		return;
 	DMERR("%s: cut %llu is aborted: %s", dm_table_device_name(p->ti->table),
 	      p->cut_id, why);
+	p->cut_gone = p->cut_id;
 	cut_open(p);
 	cut_end(p, true);
 }

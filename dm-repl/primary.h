@@ -44,11 +44,12 @@ enum primary_error {
 
 /*
  *	state	cut hold   cut	      release	abort	10 s
- *	NONE	HELD	   CUT	      -		-
+ *	NONE	HELD	   CUT (1)    -		-
  *	HELD	-	   CUT	      -		NONE	NONE
  *	CUT	-	   -	      NONE	NONE
  *
- * With the same id; all else is refused.
+ * With the same id; all else is refused. (1) Not if that one was held, and is no more: other
+ * devices may have been held longer, and what is cut now is of another moment.
  */
 enum primary_cut {
 	PRIMARY_CUT_NONE,
@@ -94,6 +95,7 @@ struct repl_primary {
 	bool detached;			/* by message */
 	enum primary_cut cut;
 	u64 cut_id;
+	u64 cut_gone;			/* that was held, and not opened in time; 0: none */
 	bool drained;
 	bool refused_gate;		/* see primary_dirty_close() */
 	struct delayed_work hold_work;

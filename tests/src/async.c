@@ -823,6 +823,12 @@ static void hold(void)
 	while (strcmp(st.cut, "-"));
 	ok_errno(dm_message(NAME, "drain 6"), EINVAL, "there is no cut to drain");
 	ok_errno(dm_message(NAME, "release 6"), EINVAL, "nor to release");
+	ok_errno(dm_message(NAME, "cut 6"), ETIMEDOUT, "nor to open: it would be of another moment");
+	status();
+	ok_str(st.cut, "-", "there is none");
+	ok_errno(dm_message(NAME, "cut 6 hold"), 0, "cut 6 hold, once more");
+	ok_errno(dm_message(NAME, "cut 6"), 0, "cut 6");
+	ok_errno(dm_message(NAME, "abort 6"), 0, "abort");
 	settle();
 	same("afterwards");
 	unmake();
