@@ -157,8 +157,7 @@ void primary_sync_write(struct repl_primary *p, struct bio *bio)
 
 /*
  * The local disk has discarded or zeroed. Only now may the peer: a disk that
- * cannot says so when asked, its sender believes that nothing has changed, and
- * then nothing may have changed on the peer either.
+ * cannot says so when asked, and its sender believes that nothing has changed.
  */
 static void primary_write_late(struct repl_primary *p, struct bio *bio)
 {
@@ -171,13 +170,6 @@ static void primary_write_late(struct repl_primary *p, struct bio *bio)
 	io->peer.bi_iter.bi_size = io->sectors << SECTOR_SHIFT;
 	peer_prepare(&io->peer);
 	peer_send_late(p, &io->peer);
-}
-
-/* Nothing has changed anywhere: it was refused. */
-static bool sync_refused(struct primary_io *io, blk_status_t status)
-{
-	return io->late && (peer_not_supported(status) ||
-			    status == REPL_STS_INVAL);
 }
 
 /**
@@ -201,7 +193,8 @@ bool primary_sync_end(struct repl_primary *p, struct bio *bio,
 	}
 	if (!io->sectors)
 		return true;
-	if (unlikely(status) && !sync_refused(io, status))
+	/* Also if it was refused: a part of it may have been done. */
+	if (unlikely(status))
 		repl_window_local_failed(&p->window, io->sector, io->sectors);
 	else if (!io->forwarded && !status)
 		repl_window_missed(&p->window, io->sector, io->sectors);

@@ -552,10 +552,8 @@ void repl_window_written(struct repl_window *w, struct repl_entry *e,
 		entry_miss(w, e);
 		entry_free(w, e);
 	} else if (unlikely(status)) {
-		/* Refused: nothing has changed, nor may it on the peer. */
-		if (!not_supported(e->op, status))
-			window_local_failed(w, e->range.begin,
-					    entry_sectors(e));
+		/* Also if it was refused: a part of it may have been done. */
+		window_local_failed(w, e->range.begin, entry_sectors(e));
 		entry_free(w, e);
 	} else {
 		entry_replace(w, e);

@@ -1196,6 +1196,24 @@ static void slow_zeroes(void)
 	peer_disk = old;
 }
 
+/* A disk of several may have done it in part: who asked believes that nothing has changed. */
+static void refused(const char *features)
+{
+	section("write-zeroes that local refuses, %s", features);
+	make(features);
+	ok_errno(put(at(3), BYTES), 0, "a write");
+	settle();
+	status();
+	ok_str(st.job, "-", "there was no push");
+	ok_errno(io_zeroes(fd, at(3), BYTES), 0, "write-zeroes, as data in the end");
+	memset(content + at(3), 0, BYTES);
+	wait_job_done();
+	ok(true, "what local has there was copied");
+	settle();
+	same("afterwards");
+	unmake();
+}
+
 static void metadata_as_peer(void)
 {
 	section("the metadata device as the peer");
@@ -1352,6 +1370,7 @@ int main(void)
 	peer_disk = loop_make(SIZE);
 	order("1 async", true);
 	rewrites();
+	refused("1 async");
 	pressure(false);
 	pressure(true);
 	cut_flushes();		/* (the RAM disks have no cache to flush) */
