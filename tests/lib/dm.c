@@ -345,7 +345,7 @@ const char *dm_path(const char *name)
  */
 
 static struct leg {
-	char name[32], backing[64];
+	char name[32], backing[64], slow[40];
 	uint64_t sectors;
 } legs[32];
 
@@ -442,7 +442,43 @@ void leg_heal(const char *name)
 	struct dm_seg seg = { 0, leg->sectors, "linear", params };
 
 	snprintf(params, sizeof(params), "%s 0", leg->backing);
+	if (leg->slow[0])
+		leg_switch(leg->slow, &seg, 1);		/* and it lets go of what it holds */
 	leg_switch(name, &seg, 1);
+	if (leg->slow[0])
+		need(!dm_remove(leg->slow), "%s is removed", leg->slow);
+	leg->slow[0] = 0;
+}
+
+/* A leg over a device that delays, which does not count what it holds: the leg does. */
+void leg_hold_writes(const char *name)
+{
+	struct leg *leg = leg_find(name);
+	struct dm_seg seg = { 0, leg->sectors, "linear", NULL };
+	char params[160];
+
+	snprintf(leg->slow, sizeof(leg->slow), "%s-slow", name);
+	errno = dm_make(leg->slow, leg->sectors, "delay", "%s 0 0 %s 0 100000000",
+			leg->backing, leg->backing);
+	need(!errno, "%s is slow", leg->slow);
+	snprintf(params, sizeof(params), "%s 0", dm_path(leg->slow));
+	seg.params = params;
+	leg_switch(name, &seg, 1);
+}
+
+void leg_wait_write(const char *name)
+{
+	unsigned int writes = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/block/dm-%u/inflight", dm_minor(name));
+	while (!writes) {
+		f = fopen(path, "r");
+		need(f && fscanf(f, "%*u %u", &writes) == 1, "%s reads", path);
+		fclose(f);
+		sched_yield();
+	}
 }
 
 void leg_hold(const char *name)

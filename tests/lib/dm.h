@@ -89,6 +89,9 @@ uint64_t leg_writes(const char *name);
 void leg_heal(const char *name);
 /* Holds all I/O to the leg, until the next leg_fail() or leg_heal(). */
 void leg_hold(const char *name);
+/* The same for writes and flushes; those that it holds can be waited for. */
+void leg_hold_writes(const char *name);
+void leg_wait_write(const char *name);
 
 /*
  * The kernel's log from now on: kmsg_mark(), then kmsg_find(). Returns the text

@@ -521,8 +521,9 @@ static void hang_and_detach(void)
 	make("1 async");
 	status();
 	forwarded = st.forwarded;
-	leg_hold(PEER);
+	leg_hold_writes(PEER);
 	put_regions(0, 10);
+	leg_wait_write(PEER);
 	status();
 	ok_u64(st.forwarded, forwarded, "the peer has got nothing");
 	ok_u64(st.window_used, 40, "ten writes are in the window");
