@@ -867,6 +867,12 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 		to->forwarded += from->forwarded;
 	}
 	repl_window_hand_over(&p->window, &old->window);
+	if (p->ti->len > old->ti->len) {
+		/* Nobody knows what either disk has there. */
+		repl_window_missed(&p->window, old->ti->len, p->ti->len - old->ti->len);
+		repl_bits_set(&p->checkpoint, old->ti->len >> p->region_shift,
+			      p->checkpoint.nr);
+	}
 	take_bits(p, &p->checkpoint, old, &old->checkpoint);
 	take_bits(p, &p->frozen, old, &old->frozen);
 	p->cut = old->cut;
@@ -894,19 +900,35 @@ static void primary_unkeep(struct repl_primary *p)
 }
 
 /*
+ * Before anything that may fail: the old table is gone when it is tried again, and a third one
+ * takes over from us.
+ */
+static int primary_inherit(struct repl_primary *p, struct repl_primary *old)
+{
+	int r;
+
+	p->same = old->loaded && old->metadata && p->metadata &&
+		  old->metadata->bdev == p->metadata->bdev;
+	p->identity = old->identity;
+	r = primary_take_over(p, old);
+	p->unknown = r || old->unknown;
+	p->same &= !p->unknown;
+	/* What that wrote is not marked in what is found on the device. */
+	p->foreign = !p->same;
+	if (!r)
+		list_add(&p->list, &primaries);
+	return r;
+}
+
+/*
  * What the metadata device says begins the maps, unless the table before had
  * the same one: then its maps are exact.
  */
-static int primary_load(struct repl_primary *p, struct repl_primary *old)
+static int primary_load(struct repl_primary *p)
 {
-	bool same = old && old->metadata && p->metadata &&
-		    old->metadata->bdev == p->metadata->bdev;
 	const char *why = NULL;
-	int r;
+	int r = p->track ? repl_track_open(p->track, &why) : 0;
 
-	/* What that wrote is not marked in what is found there. */
-	p->foreign |= old && !same;
-	r = p->track ? repl_track_open(p->track, &why) : 0;
 	if (r) {
 		DMERR("%s: %s (error %d)", dm_table_device_name(p->ti->table),
 		      why, r);
@@ -915,39 +937,52 @@ static int primary_load(struct repl_primary *p, struct repl_primary *old)
 	if (p->track && p->track->store->unrecorded)
 		DMWARN("%s: writes were not recorded: all regions are dirty",
 		       dm_table_device_name(p->ti->table));
-	if (old) {
-		p->identity = old->identity;
-		r = primary_take_over(p, old);
-	}
-	if (!r && p->track)
-		r = repl_keep_load(&p->keep, &p->track->dirty, same, &why);
-	else if (!r)
+	if (p->track)
+		r = repl_keep_load(&p->keep, &p->track->dirty, p->same, &why);
+	else
 		primary_unkeep(p);
+	if (p->unknown) {
+		repl_bits_set(&p->checkpoint, 0, p->checkpoint.nr);
+		repl_window_miss(&p->window, 0, p->ti->len);
+	}
 	if (r || !p->track)
 		return r;
-	if (!same) {
+	if (!p->same) {
 		repl_bits_merge(&p->checkpoint, &p->track->dirty);
 		repl_bits_merge(&p->window.missed, &p->track->dirty);
 	}
 	return repl_track_cover(p->track);
 }
 
+/* The table before: the newest of this device that was resumed, or should have been. */
+static struct repl_primary *primary_before(struct repl_primary *p)
+{
+	struct mapped_device *md = dm_table_get_md(p->ti->table);
+	struct repl_primary *other;
+
+	list_for_each_entry(other, &primaries, list)
+		if (other != p && dm_table_get_md(other->ti->table) == md)
+			return other;
+	return NULL;
+}
+
 /* Both tables are suspended. */
 static int primary_preresume(struct dm_target *ti)
 {
 	struct repl_primary *p = ti->private;
-	struct repl_primary *old = NULL, *other;
+	struct repl_primary *old;
 	int r = 0;
 
 	mutex_lock(&primaries_lock);
-	if (list_empty(&p->list)) {
-		list_for_each_entry(other, &primaries, list)
-			if (dm_table_get_md(other->ti->table) ==
-			    dm_table_get_md(ti->table))
-				old = other;
-		r = primary_load(p, old);
+	if (!p->loaded) {
+		old = list_empty(&p->list) ? primary_before(p) : NULL;
+		if (old)
+			r = primary_inherit(p, old);
 		if (!r)
+			r = primary_load(p);
+		if (!r && list_empty(&p->list))
 			list_add(&p->list, &primaries);
+		p->loaded = !r;
 	} else if (p->track && repl_keep_has_maps(&p->keep) &&
 		   repl_track_again(p->track)) {
 		repl_keep_doubt(&p->keep);

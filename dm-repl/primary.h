@@ -81,6 +81,8 @@ struct repl_primary {
 	struct repl_track *track;	/* keeps ahead of them; NULL: no metadata */
 	struct repl_keep keep;		/* the user's, where there is a track */
 	bool foreign;			/* the table before wrote past its metadata device */
+	bool same;			/* it had the same one */
+	bool unknown;			/* what it knew is lost */
 	struct dm_dev *metadata;
 	struct repl_identity identity;	/* without a track */
 
@@ -107,7 +109,8 @@ struct repl_primary {
 	sector_t first_sector;
 	struct work_struct event_work;
 
-	struct list_head list;		/* of live ones */
+	struct list_head list;		/* of those that have what a table before had */
+	bool loaded;
 	bool suspended;			/* its push is held */
 	sector_t region_size;
 	unsigned int region_shift;	/* from sectors */

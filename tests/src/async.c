@@ -85,6 +85,23 @@ static int put(uint64_t offset, size_t len)
 	return err;
 }
 
+/* Past the primary. */
+static int put_image(int disk, uint64_t offset, size_t len)
+{
+	stamp(content + offset, offset / SECTOR, len / SECTOR, ++tag);
+	return io_write(disk, offset, len, content + offset);
+}
+
+/* Regions on the metadata device. */
+static uint64_t identity_dirty(void)
+{
+	unsigned long long dirty;
+
+	need(!dm_message(NAME, "identity") &&
+	     sscanf(dm_answer, "%*s %*s %*s %*s %*s %llu", &dirty) == 1, "identity");
+	return dirty;
+}
+
 /* A write to each of these regions. */
 static void put_regions(unsigned int first, unsigned int nr)
 {
@@ -1061,6 +1078,86 @@ static void reloads(void)
 	unmake();
 }
 
+/* What the old table knew is not lost with it: it is gone by then. */
+static void reload_fails(void)
+{
+	char table[2][160];
+	struct dm_seg seg = { 0, SECTORS, "repl-primary", table[0] };
+
+	section("a reload whose resume fails");
+	leg_make("async-meta", brd(2), SECTORS);
+	local_fd = dev_open(brd(2));
+	memset(scratch, 0, MIB);
+	need(!io_write(local_fd, 0, MIB, scratch), "no metadata");
+	close(local_fd);
+	make("1 async");
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	put_regions(0, 6);
+	snprintf(table[0], sizeof(table[0]), "%s - %s %u", dm_path(LOCAL), dm_path("async-meta"),
+		 REGION);
+	snprintf(table[1], sizeof(table[1]), "%s - - %u", dm_path(LOCAL), REGION);
+	leg_fail("async-meta", 0, SECTORS, LEG_WRITES);
+	ok_errno(dm_load(NAME, &seg, 1), 0, "a table with metadata");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_resume(NAME), EIO, "resume, and the metadata cannot be written");
+	leg_heal("async-meta");
+	ok_errno(dm_resume(NAME), 0, "resume, once more");
+	status();
+	ok_u64(st.dirty, 6, "what was missing is missing");
+	ok_u64(st.checkpoint_regions, 6, "also in the checkpoint");
+	ok_u64(identity_dirty(), 6, "and on the metadata device");
+	put_regions(10, 2);
+	close(fd);
+	ok_errno(dm_remove(NAME), 0, "it is removed");
+	errno = dm_make(NAME, SECTORS, "repl-primary", "%s", table[0]);
+	need(!errno, "and made again");
+	fd = dev_open(dm_path(NAME));
+	ok_u64(identity_dirty(), 8, "all is there");
+
+	section("a reload whose resume fails, and then another table");
+	leg_fail("async-meta", 0, SECTORS, LEG_WRITES);
+	seg.params = table[1];
+	ok_errno(dm_load(NAME, &seg, 1), 0, "a table without metadata");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	put_regions(20, 3);
+	seg.params = table[0];
+	ok_errno(dm_load(NAME, &seg, 1), 0, "the table with metadata");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_resume(NAME), EIO, "resume fails");
+	seg.params = table[1];
+	ok_errno(dm_load(NAME, &seg, 1), 0, "the table without it once more");
+	ok_errno(dm_resume(NAME), 0, "resume");
+	status();
+	ok_u64(st.dirty, 11, "what was missing is missing");
+	leg_heal("async-meta");
+	attach_and_push();
+	same("after the push");
+	unmake();
+	need(!dm_remove("async-meta"), "the metadata is removed");
+}
+
+/* What a device has more than before is on neither disk what the other has. */
+static void grows(void)
+{
+	section("a device that grows");
+	make("1 async");
+	close(fd);
+	ok_errno(dm_remove(NAME), 0, "remove");
+	errno = dm_make(NAME, SECTORS / 2, "repl-primary", "%s %s - %u 1 async", dm_path(LOCAL),
+			dm_path(PEER), REGION);
+	need(!errno, "one of half the length");
+	need(!put_image(local_fd, SIZE / 2, SIZE / 2), "local has something behind it");
+	ok_errno(reload("1 async", REGION), 0, "reload, with all of the length");
+	fd = dev_open(dm_path(NAME));
+	status();
+	ok_u64(st.checkpoint_regions, REGIONS / 2, "it is not in the checkpoint");
+	wait_job_done();
+	settle();
+	same("after a push by itself");
+	unmake();
+}
+
 /* Nothing waits behind a cut there: it is as long as the device is suspended. */
 static void sync_cut(void)
 {
@@ -1273,16 +1370,6 @@ static pid_t hog(unsigned long but_kib)
 	return pid;
 }
 
-/* Regions on the metadata device. */
-static uint64_t identity_dirty(void)
-{
-	unsigned long long dirty;
-
-	need(!dm_message(NAME, "identity") &&
-	     sscanf(dm_answer, "%*s %*s %*s %*s %*s %llu", &dirty) == 1, "identity");
-	return dirty;
-}
-
 /*
  * Pages can only be had by writing others, through a primary whose peer does not answer.
  */
@@ -1361,6 +1448,8 @@ int main(void)
 	cut_while_suspending();
 	metadata_as_peer();
 	reloads();
+	reload_fails();
+	grows();
 	order("1 async", false);
 	order("2 async window=256", false);
 	order("3 async congestion=block window=256", false);
