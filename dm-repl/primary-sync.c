@@ -172,6 +172,13 @@ static void primary_write_late(struct repl_primary *p, struct bio *bio)
 	peer_send_late(p, &io->peer);
 }
 
+/* Zeroes may have been written in part; who discards does not rely on what is there. */
+static bool sync_refused(struct bio *bio, blk_status_t status)
+{
+	return bio_op(bio) == REQ_OP_DISCARD &&
+	       (peer_not_supported(status) || status == REPL_STS_INVAL);
+}
+
 /**
  * primary_sync_end() - both legs have ended
  * @p: primary
@@ -193,8 +200,7 @@ bool primary_sync_end(struct repl_primary *p, struct bio *bio,
 	}
 	if (!io->sectors)
 		return true;
-	/* Also if it was refused: a part of it may have been done. */
-	if (unlikely(status))
+	if (unlikely(status) && !sync_refused(bio, status))
 		repl_window_local_failed(&p->window, io->sector, io->sectors);
 	else if (!io->forwarded && !status)
 		repl_window_missed(&p->window, io->sector, io->sectors);

@@ -552,8 +552,13 @@ void repl_window_written(struct repl_window *w, struct repl_entry *e,
 		entry_miss(w, e);
 		entry_free(w, e);
 	} else if (unlikely(status)) {
-		/* Also if it was refused: a part of it may have been done. */
-		window_local_failed(w, e->range.begin, entry_sectors(e));
+		/*
+		 * Also zeroes that were refused: a part of them may have been
+		 * written. (Who discards does not rely on what is there.)
+		 */
+		if (e->op != REQ_OP_DISCARD || !not_supported(e->op, status))
+			window_local_failed(w, e->range.begin,
+					    entry_sectors(e));
 		entry_free(w, e);
 	} else {
 		entry_replace(w, e);

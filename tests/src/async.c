@@ -1456,11 +1456,12 @@ int main(void)
 	congested_often();
 	local_disk = loop_make(SIZE);
 	slow_zeroes();
-	zeroes_as_data();
 	peer_disk = loop_make(SIZE);
-	order("1 async", true);
 	rewrites();
 	refused("1 async");
+	/* (From here on they do not even announce what they have refused.) */
+	zeroes_as_data();
+	order("1 async", true);
 	pressure(false);
 	pressure(true);
 	cut_flushes();		/* (the RAM disks have no cache to flush) */

@@ -869,10 +869,26 @@ static void primary_write(uint64_t offset, size_t len, bool forwarded, const cha
 		memcpy(primary.peer + offset, primary.local + offset, len);
 }
 
+/* What local has refused may be in part there: it is pushed, by itself. */
+static void primary_caught_up(void)
+{
+	struct repl_primary_status st;
+
+	for (;;) {
+		uint32_t nr = dm_event_nr(PRIMARY);
+
+		repl_primary_status(PRIMARY, &st);
+		if (!st.dirty && strcmp(st.job_state, "running"))
+			return;
+		dm_wait_event(PRIMARY, nr);
+	}
+}
+
 static void primary_exact(const char *when)
 {
 	/* In mode async the peer has it when a cut after it is drained. */
 	if (primary.async) {
+		primary_caught_up();
 		errno = dm_message(PRIMARY, "cut 1") ?: dm_message(PRIMARY, "drain 1") ?:
 			dm_message(PRIMARY, "release 1");
 		need(!errno, "what was sent arrives");
@@ -1030,7 +1046,7 @@ static void peer_not_supported(bool attach)
 
 /*
  * The local disk can neither discard nor write zeroes any more, and says so: the
- * sender knows that nothing has changed, and on the peer nothing has.
+ * sender believes that nothing has changed, and on the peer nothing has.
  */
 static void local_not_supported(void)
 {
