@@ -666,6 +666,11 @@ int primary_message(struct dm_target *ti, unsigned int argc, char **argv,
 	int r = -ENOMSG;
 	unsigned int i;
 
+	/* Its resume has failed: there is nothing to go by, and nothing may be written. */
+	if (!READ_ONCE(p->loaded) && strcmp(argv[0], "dirty")) {
+		DMERR("%s: %s: the device has not been resumed", m.name, argv[0]);
+		return -EBUSY;
+	}
 	if (mutex_lock_killable(&p->lock))
 		return -EINTR;
 	for (i = 0; i < ARRAY_SIZE(primary_messages); i++)

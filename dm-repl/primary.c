@@ -869,7 +869,7 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	repl_window_hand_over(&p->window, &old->window);
 	if (p->ti->len > old->ti->len) {
 		/* Nobody knows what either disk has there. */
-		repl_window_missed(&p->window, old->ti->len, p->ti->len - old->ti->len);
+		repl_window_grown(&p->window, old->ti->len, p->ti->len - old->ti->len);
 		repl_bits_set(&p->checkpoint, old->ti->len >> p->region_shift,
 			      p->checkpoint.nr);
 	}
@@ -879,6 +879,7 @@ static int primary_take_over(struct repl_primary *p, struct repl_primary *old)
 	if (p->cut != PRIMARY_CUT_NONE)
 		repl_dirty_set_frozen(&p->checkpoint_map, &p->frozen);
 	p->cut_id = old->cut_id;
+	p->cut_gone = old->cut_gone;
 	p->drained = old->drained;
 	p->detached = !p->peer && old->detached;
 	if (same) {
@@ -915,8 +916,7 @@ static int primary_inherit(struct repl_primary *p, struct repl_primary *old)
 	p->same &= !p->unknown;
 	/* What that wrote is not marked in what is found on the device. */
 	p->foreign = !p->same;
-	if (!r)
-		list_add(&p->list, &primaries);
+	list_add(&p->list, &primaries);
 	return r;
 }
 
@@ -982,6 +982,8 @@ static int primary_preresume(struct dm_target *ti)
 			r = primary_load(p);
 		if (!r && list_empty(&p->list))
 			list_add(&p->list, &primaries);
+		if (!r)
+			p->unknown = false;	/* all that is so is dirty */
 		p->loaded = !r;
 	} else if (p->track && repl_keep_has_maps(&p->keep) &&
 		   repl_track_again(p->track)) {
@@ -1001,6 +1003,7 @@ static void primary_resume(struct dm_target *ti)
 		primary_stop(p, false);
 	else
 		repl_window_resume(&p->window);
+	repl_job_poke(&p->push.job);
 	if (p->track)
 		repl_track_resume(p->track);
 }

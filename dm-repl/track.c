@@ -840,7 +840,7 @@ static void track_leave(struct repl_track *track)
 	if (track->ops->flush(track->context) || track_save(track, NULL))
 		return;
 	repl_bits_wipe(&track->dirty);
-	track->ops->merge(track->context, &track->dirty);
+	track_merge(track);
 	if (repl_bits_count(&track->dirty) == count && !track->inexact)
 		return;
 	/*

@@ -1678,6 +1678,25 @@ void repl_window_hand_over(struct repl_window *w, struct repl_window *old)
 	w->cut = w->seq;
 	w->failed = same && old->failed;
 	w->by_itself = same && old->by_itself;
+	/* It may be long until it is resumed, or never be. */
+	w->quiesced = true;
+}
+
+/**
+ * repl_window_grown() - there is more than before, and nobody knows what the peer has there
+ * @w: window in which nothing has happened yet but repl_window_hand_over()
+ * @sector: first sector of it
+ * @nr: how many, at least 1
+ *
+ * Context: process. With a peer that is well it is pushed when the window is resumed.
+ */
+void repl_window_grown(struct repl_window *w, sector_t sector, sector_t nr)
+{
+	spin_lock_irq(&w->lock);
+	if (w->peer && !w->failed)
+		window_will_miss(w);
+	repl_window_miss(w, sector, nr);
+	spin_unlock_irq(&w->lock);
 }
 
 /*

@@ -251,6 +251,7 @@ void repl_window_stop(struct repl_window *window);
 void repl_window_settle(struct repl_window *window);
 void repl_window_resume(struct repl_window *window);
 void repl_window_hand_over(struct repl_window *window, struct repl_window *old);
+void repl_window_grown(struct repl_window *window, sector_t sector, sector_t nr);
 
 unsigned int repl_window_used(struct repl_window *window);
 

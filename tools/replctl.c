@@ -972,7 +972,8 @@ static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signa
 	const char *peer = c->config->host[!c->resource.here].name;
 	int r;
 
-	while (!(r = has_taken_over(c))) {
+	/* The daemon may be started anew just now. */
+	while ((r = has_taken_over(c)) <= 0) {
 		bool late = now_ms() - begin > limit;
 
 		if (late || sigtimedwait(signals, NULL, &pause) > 0)
@@ -981,7 +982,7 @@ static int wait_for_peer(struct command *c, int64_t begin, const sigset_t *signa
 					 peer, late ? "in the time given" : "yet", c->config->name,
 					 c->config->name);
 	}
-	return r < 0 ? -1 : 0;
+	return 0;
 }
 
 /* The daemon has not said that it did not ask the peer to take over. */

@@ -335,6 +335,8 @@ void session_look_now(struct session *s)
 			session_new_life(s);
 		session_feed(s, &event);
 		s->resync_took |= !s->pair.degraded;
+		if (!s->pair.degraded)
+			s->why_behind[0] = 0;	/* whoever has sent it */
 		tell_text(s, "changed", NULL, NULL);
 		op_promote(s);
 		if (!s->left && is_due(s))

@@ -1100,6 +1100,8 @@ static void reload_fails(void)
 	ok_errno(dm_load(NAME, &seg, 1), 0, "a table with metadata");
 	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
 	ok_errno(dm_resume(NAME), EIO, "resume, and the metadata cannot be written");
+	ok_errno(dm_message(NAME, "cut 1"), EBUSY, "no message before it is resumed");
+	ok_errno(dm_message(NAME, "lineage -"), EBUSY, "nor this one");
 	leg_heal("async-meta");
 	ok_errno(dm_resume(NAME), 0, "resume, once more");
 	status();
@@ -1132,6 +1134,29 @@ static void reload_fails(void)
 	ok_u64(st.dirty, 11, "what was missing is missing");
 	leg_heal("async-meta");
 	attach_and_push();
+	same("after the push");
+	unmake();
+
+	section("a reload whose resume fails, during a push");
+	make("1 async");
+	ok_errno(dm_message(NAME, "detach"), 0, "detach");
+	put_regions(0, 30);
+	ok_errno(dm_message(NAME, "attach %s", dm_path(PEER)), 0, "attach");
+	ok_errno(dm_message(NAME, "job speed 64"), 0, "one region a second");
+	ok_errno(dm_message(NAME, "push dirty"), 0, "push dirty");
+	snprintf(table[0], sizeof(table[0]), "%s %s %s %u 1 async", dm_path(LOCAL),
+		 dm_path(PEER), dm_path("async-meta"), REGION);
+	seg.params = table[0];
+	leg_fail("async-meta", 0, SECTORS, LEG_WRITES);
+	ok_errno(dm_load(NAME, &seg, 1), 0, "a table with metadata");
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_resume(NAME), EIO, "resume fails");
+	leg_heal("async-meta");
+	ok_errno(dm_resume(NAME), 0, "resume, once more");
+	put_regions(20, 5);
+	ok_errno(dm_message(NAME, "job speed 0"), 0, "as fast as it goes");
+	wait_job_done();
+	settle();
 	same("after the push");
 	unmake();
 	need(!dm_remove("async-meta"), "the metadata is removed");
