@@ -404,7 +404,7 @@ static const char *word_of(struct json_object *o, const char *key)
 /* One volume, as status_json() and status_words() want it. */
 struct volume {
 	char name[128];
-	struct repl_status status;
+	struct repl_status status, ingest;
 	struct repl_report report;
 };
 
@@ -423,14 +423,17 @@ static uint64_t region_size_of(const struct repl_status *status, const char *tab
 	       sscanf(table, "%*s %*s %*s %llu", &sectors) == 1 ? sectors : 0;
 }
 
+#define SYNC_FIRST_MS 2000	/* a sync without a terminal says how far it is, for the first time */
+#define SYNC_LINE_MS 10000	/* and then so often */
 #define LOOK_US 500000		/* between two looks that are to give a rate */
 
 static int volume_get(struct command *c, unsigned int i)
 {
 	struct volume *v = &looks[i];
 	struct repl_dm_info info;
+	struct repl_error ignored;
 	struct timespec t;
-	char line[1024];
+	char name[128], line[1024];
 
 	resource_device(&c->resource, i, false, v->name, sizeof(v->name));
 	if (dm_info(v->name, &info, c->error) ||
@@ -447,6 +450,12 @@ static int volume_get(struct command *c, unsigned int i)
 	v->report.region_size = region_size_of(&v->status, info.table);
 	v->report.status = &v->status;
 	v->report.rate = &rates[i];
+	if (v->status.role == REPL_SECONDARY) {
+		resource_device(&c->resource, i, true, name, sizeof(name));
+		if (!dm_status(name, line, sizeof(line), &ignored) &&
+		    !status_parse(line, &v->ingest, &ignored))
+			v->report.ingest = &v->ingest;
+	}
 	return 0;
 }
 
@@ -718,19 +727,22 @@ static const char *sync_broken(struct command *c)
 	return NULL;
 }
 
-static void sync_progress(struct command *c)
+/* A bar; or, without a terminal, a line now and then. @told: ms, when there was one */
+static void sync_progress(struct command *c, int64_t *told)
 {
 	uint64_t done = 0, total = 0;
+	bool terminal = isatty(2);
 	char bar[64];
 
-	if (!isatty(2) || c->options->json)
+	if (c->options->json || (!terminal && now_ms() - *told < SYNC_LINE_MS))
 		return;
 	for (unsigned int i = 0; i < c->config->volumes; i++) {
 		done += looks[i].status.job.done;
 		total += looks[i].status.job.total;
 	}
-	status_bar(bar, sizeof(bar), 40, done, total);
-	fprintf(stderr, "\r%s", bar);
+	status_bar(bar, sizeof(bar), terminal ? 40 : 0, done, total);
+	fprintf(stderr, terminal ? "\r%s" : "%s\n", bar);
+	*told = now_ms();
 }
 
 static void print_apart(struct json_object *line, void *context)
@@ -798,7 +810,7 @@ static int verb_sync(struct command *c)
 	const struct repl_resync how = {
 		.full = options->full, .compare = options->checksum, .rate = options->rate,
 	};
-	int64_t begin = now_ms();
+	int64_t begin = now_ms(), told = begin + SYNC_FIRST_MS - SYNC_LINE_MS;
 	struct repl_error ignored, *keep = c->error;
 	const char *why;
 	int r;
@@ -816,7 +828,7 @@ static int verb_sync(struct command *c)
 	if (begin_sync(c, &how))
 		return -1;
 	while (!(r = is_synced(c))) {
-		sync_progress(c);
+		sync_progress(c, &told);
 		why = sync_broken(c);
 		if (why)
 			return error_set(c->error, REPL_EXIT_FAILED, "%s", why);
@@ -828,9 +840,10 @@ static int verb_sync(struct command *c)
 	}
 	if (r < 0)
 		return -1;
-	sync_progress(c);
-	if (isatty(2) && !options->json)
+	if (isatty(2) && !options->json) {
+		sync_progress(c, &told);
 		fputc('\n', stderr);
+	}
 	/* A daemon that has taken the peer for stale hears that it is not. */
 	c->error = &ignored;
 	if (options->full)
