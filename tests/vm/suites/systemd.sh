@@ -79,12 +79,12 @@ is "is no restart" test "$(main_pid)" = "$first"
 nsenter -t "$pid" -m -p sleep 1000 &
 until_true 60 pgrep -P $! >/dev/null
 server=$(pgrep -P $!)
-echo $server >"/sys/fs/cgroup$(ctl show -P ControlGroup dm-repl.service)/cgroup.procs" || failed=1
+echo "$server" >"/sys/fs/cgroup$(ctl show -P ControlGroup dm-repl.service)/cgroup.procs" || failed=1
 ctl kill -s KILL --kill-who=main dm-repl.service
 is "SIGKILL: it is started again" until_true 60 another "$first"
-is "and its data leg was served all the time" kill -0 $server
+is "and its data leg was served all the time" kill -0 "$server"
 is "it is stopped" ctl stop dm-repl.service
-is "and its data leg is served" kill -0 $server
-kill -KILL $server
+is "and its data leg is served" kill -0 "$server"
+kill -KILL "$server"
 kill -KILL "$pid"
 exit $failed
