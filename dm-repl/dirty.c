@@ -227,6 +227,39 @@ u64 repl_bits_run(const struct repl_bits *b, u64 begin, u64 end)
 }
 
 /**
+ * repl_bits_look() - is a bit set in one of several maps?
+ * @maps: in the order in which a bit goes from one to the next: it is set in the
+ *	next one before it is cleared
+ * @nr: how many
+ * @begin: the bit
+ * @end: bit after the last one to look at, above @begin
+ * @run: out: so many bits from @begin on, at least 1, are set in one of them, or
+ *	none of them is in any
+ *
+ * One that goes from one to the next meanwhile is seen.
+ *
+ * Context: any; no lock.
+ */
+bool repl_bits_look(const struct repl_bits *const *maps, unsigned int nr,
+		    u64 begin, u64 end, u64 *run)
+{
+	u64 first = end, last = begin + 1;
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		first = repl_bits_find(maps[i], begin, first, true);
+		smp_rmb();	/* pairs with clearing it */
+	}
+	*run = first - begin;
+	if (first > begin)
+		return false;
+	for (i = 0; i < nr; i++)
+		last = max(last, repl_bits_find(maps[i], begin, end, false));
+	*run = last - begin;
+	return true;
+}
+
+/**
  * repl_bits_merge() - set all that are set elsewhere
  * @to: bits
  * @from: as many bits

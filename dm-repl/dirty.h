@@ -54,6 +54,8 @@ u64 repl_bits_clear(struct repl_bits *b, u64 begin, u64 end);
 u64 repl_bits_next(const struct repl_bits *b, u64 begin);
 u64 repl_bits_find(const struct repl_bits *b, u64 begin, u64 end, bool set);
 u64 repl_bits_run(const struct repl_bits *b, u64 begin, u64 end);
+bool repl_bits_look(const struct repl_bits *const *maps, unsigned int nr,
+		    u64 begin, u64 end, u64 *run);
 void repl_bits_merge(struct repl_bits *to, const struct repl_bits *from);
 void repl_bits_wipe(struct repl_bits *b);
 bool repl_bits_bytes(const struct repl_bits *b, u64 begin, unsigned int nr,

@@ -382,21 +382,9 @@ static void primary_track_maps(struct repl_primary *p, const struct repl_bits *m
 static bool primary_track_lacks(void *context, u64 begin, u64 end, u64 *nr)
 {
 	const struct repl_bits *maps[3];
-	u64 first = end, last = begin + 1;
-	int i;
 
 	primary_track_maps(context, maps);
-	for (i = 0; i < 3; i++) {
-		first = repl_bits_find(maps[i], begin, first, true);
-		smp_rmb();	/* with clearing bits of missed */
-	}
-	*nr = first - begin;
-	if (first > begin)
-		return false;
-	for (i = 0; i < 3; i++)
-		last = max(last, repl_bits_find(maps[i], begin, end, false));
-	*nr = last - begin;
-	return true;
+	return repl_bits_look(maps, 3, begin, end, nr);
 }
 
 static void primary_track_merge(void *context, struct repl_bits *to)
@@ -407,7 +395,7 @@ static void primary_track_merge(void *context, struct repl_bits *to)
 	primary_track_maps(context, maps);
 	for (i = 0; i < 3; i++) {
 		repl_bits_merge(to, maps[i]);
-		smp_rmb();	/* with clearing bits of missed */
+		smp_rmb();	/* as in repl_bits_look() */
 	}
 }
 

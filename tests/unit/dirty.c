@@ -728,6 +728,74 @@ static void maps_concurrent(void)
 	repl_dirty_exit(&dirty);
 }
 
+/* Three maps of all contents of 3 bits: what one and a run of them say. */
+static void look(void)
+{
+	struct repl_bits maps[3];
+	const struct repl_bits *all[3] = { &maps[0], &maps[1], &maps[2] };
+	unsigned int bad = 0;
+
+	for (unsigned int content = 0; content < 512; content++) {
+		unsigned int any = (content | content >> 3 | content >> 6) & 7;
+
+		for (unsigned int i = 0; i < 3; i++) {
+			need(!repl_bits_init(&maps[i], 70), "bits");
+			for (unsigned int j = 0; j < 3; j++)
+				if (content >> (3 * i + j) & 1)
+					repl_bits_set(&maps[i], 62 + j, 63 + j);
+		}
+		for (unsigned int j = 0; j < 3; j++) {
+			bool want = any >> j & 1;
+			u64 run = 0;
+
+			bad += repl_bits_look(all, 3, 62 + j, 65, &run) != want || run < 1 ||
+			       62 + j + run > 65;
+			for (unsigned int k = j; k < j + run && k < 3; k++)
+				bad += (any >> k & 1) != want;
+			/* All of it, if none is set. */
+			bad += !want && j + run < 3 && !(any >> (j + run) & 1);
+		}
+		for (unsigned int i = 0; i < 3; i++)
+			repl_bits_exit(&maps[i]);
+	}
+	ok(!bad, "look: each content of three maps (%u bad)", bad);
+}
+
+static struct repl_bits going[3];
+static unsigned int looks, goes_at, gone_from;
+
+/* Behind that many reads it goes on: it is set in the next one before it is cleared. */
+static void goes_on(void)
+{
+	if (looks++ != goes_at)
+		return;
+	repl_bits_set(&going[gone_from + 1], 5, 6);
+	repl_bits_clear(&going[gone_from], 5, 6);
+}
+
+static void look_meanwhile(void)
+{
+	const struct repl_bits *maps[] = { &going[0], &going[1], &going[2] };
+	unsigned int seen = 0;
+	u64 run;
+
+	for (unsigned int from = 0; from < 2; from++)
+		for (unsigned int at = 0; at < 3; at++) {
+			for (unsigned int i = 0; i < 3; i++)
+				need(!repl_bits_init(&going[i], 64), "bits");
+			repl_bits_set(&going[from], 5, 6);
+			gone_from = from;
+			goes_at = at;
+			looks = 0;
+			shim_between_reads = goes_on;
+			seen += repl_bits_look(maps, 3, 5, 6, &run);
+			shim_between_reads = NULL;
+			for (unsigned int i = 0; i < 3; i++)
+				repl_bits_exit(&going[i]);
+		}
+	ok_u64(seen, 6, "look: a bit that goes on to the next map meanwhile is seen");
+}
+
 int main(void)
 {
 	static const u64 sizes[] = { 1, 2, 10, 63, 64, 65, 130 };
@@ -738,6 +806,8 @@ int main(void)
 		every_range(sizes[i]);
 	bits_merge();
 	bits_concurrent();
+	look();
+	look_meanwhile();
 	marks();
 	freeze();
 	merge();

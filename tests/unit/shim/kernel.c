@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "kernel.h"
 
+void (*shim_between_reads)(void);
 unsigned int shim_warnings;
 int shim_fail_alloc;
 __thread int shim_cpu;

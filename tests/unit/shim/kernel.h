@@ -40,7 +40,13 @@ typedef unsigned int gfp_t;
 #define WRITE_ONCE(x, v)	(*(volatile __typeof__(x) *)&(x) = (v))
 #define barrier()		__asm__ __volatile__("" ::: "memory")
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
-#define smp_rmb()		__atomic_thread_fence(__ATOMIC_ACQUIRE)
+/* What a test does between two reads that are to be in order, or NULL. */
+extern void (*shim_between_reads)(void);
+#define smp_rmb()		do {					\
+	if (shim_between_reads)						\
+		shim_between_reads();					\
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);			\
+} while (0)
 #define smp_wmb()		__atomic_thread_fence(__ATOMIC_RELEASE)
 #define smp_store_release(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
 #define smp_load_acquire(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
