@@ -457,9 +457,11 @@ void primary_end_hold(struct repl_primary *p)
 void primary_end_cut(struct repl_primary *p)
 {
 	mutex_lock(&p->lock);
-	if (p->sync && p->cut != PRIMARY_CUT_NONE) {
-		DMERR("%s: cut %llu is aborted: resumed in mode sync",
-		      dm_table_device_name(p->ti->table), p->cut_id);
+	/* Nor has a cut of mode sync a window behind it, whatever the mode is now. */
+	if (p->cut != PRIMARY_CUT_NONE && (p->sync || !p->window.is_cut)) {
+		DMERR("%s: cut %llu is aborted: resumed %s mode sync",
+		      dm_table_device_name(p->ti->table), p->cut_id,
+		      p->sync ? "in" : "behind");
 		cut_end(p, true);
 	}
 	mutex_unlock(&p->lock);
@@ -643,6 +645,11 @@ static const struct {
 	{ "lineage",	message_lineage },
 };
 
+static bool is_dirty_list(unsigned int argc, char **argv)
+{
+	return argc == 2 && !strcmp(argv[0], "dirty") && !strcmp(argv[1], "list");
+}
+
 /**
  * primary_message() - a message to the target
  * @ti: target
@@ -667,8 +674,8 @@ int primary_message(struct dm_target *ti, unsigned int argc, char **argv,
 	unsigned int i;
 
 	/* Its resume has failed: there is nothing to go by, and nothing may be written. */
-	if (!READ_ONCE(p->loaded) && strcmp(argv[0], "dirty")) {
-		DMERR("%s: %s: the device has not been resumed", m.name, argv[0]);
+	if (!READ_ONCE(p->loaded) && !is_dirty_list(argc, argv)) {
+		DMERR("%s: %s: the device has not been resumed yet", m.name, argv[0]);
 		return -EBUSY;
 	}
 	if (mutex_lock_killable(&p->lock))

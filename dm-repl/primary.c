@@ -931,7 +931,7 @@ static int primary_load(struct repl_primary *p)
 		primary_unkeep(p);
 	if (p->unknown) {
 		repl_bits_set(&p->checkpoint, 0, p->checkpoint.nr);
-		repl_window_miss(&p->window, 0, p->ti->len);
+		repl_window_grown(&p->window, 0, p->ti->len);
 	}
 	if (r || !p->track)
 		return r;

@@ -381,6 +381,7 @@ static bool push_find(struct repl_push *push, struct push_piece *piece,
 		job->cursor = begin;
 		/* With a cut, or without a peer, each claim would be refused. */
 		if (begin >= missed->nr || READ_ONCE(push->window->is_cut) ||
+		    repl_window_is_quiesced(push->window) ||
 		    !repl_window_has_peer(push->window))
 			break;
 		/* (One that was cleared since it was found is copied, too.) */

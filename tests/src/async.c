@@ -1208,6 +1208,17 @@ static void sync_cut(void)
 	status();
 	ok_u64(st.checkpoint_regions, 0, "the checkpoint has them");
 
+	section("cut in mode sync, and a reload to async");
+	put_regions(12, 2);
+	ok_errno(dm_suspend(NAME, 0), 0, "suspend");
+	ok_errno(dm_message(NAME, "cut 3"), 0, "cut");
+	ok_errno(reload("1 async", REGION), 0, "reload");
+	status();
+	ok_str(st.cut, "-", "the cut is aborted: nothing waits behind it");
+	ok_u64(st.checkpoint_regions, 2, "what it froze is dirty again");
+	settle();
+	ok_errno(reload("1 sync", REGION), 0, "and back");
+
 	section("cut in mode sync, resumed without an answer");
 	put_regions(7, 3);
 	ok_errno(dm_suspend(NAME, 0), 0, "suspend");

@@ -527,7 +527,7 @@ static void faults(void)
 	ok(kmsg_find("Cannot read the directory of the dirty maps"), "in words");
 	kmsg_mark();
 	ok_errno(dm_message_text(NAME, "dirty add fine"), EBUSY, "a message meanwhile");
-	ok(kmsg_find("the maps are not loaded yet"), "in words");
+	ok(kmsg_find("the device has not been resumed yet"), "in words");
 	leg_heal(LEG);
 	ok_errno(dm_resume(NAME), 0, "when they can be");
 	fd = dev_open(dm_path(NAME));
