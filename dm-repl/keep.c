@@ -698,15 +698,27 @@ int repl_keep_begin(struct repl_keep *keep, bool is_ours, u64 next,
 	return dir_write(keep, REPL_KEPT_ALL, 0);
 }
 
+/* The bits of @disk that are set, in runs. */
 static void load_bits(struct repl_dirty_map *map, u64 index,
 		      const struct repl_disk_bits *disk)
 {
 	u64 base = index * REPL_BITMAP_BITS;
-	unsigned int begin, end = 0;
+	unsigned int nr = block_bits(map, index), bit = 0, begin;
 
-	while (repl_disk_run(disk->bits, block_bits(map, index), &begin, &end))
-		map->kept.saved[index] +=
-			repl_bits_set(map->now, base + begin, base + end);
+	while (bit < nr) {
+		if (!(bit & 7) && !disk->bits[bit >> 3]) {
+			bit += 8;
+			continue;
+		}
+		begin = bit;
+		while (bit < nr && disk->bits[bit >> 3] >> (bit & 7) & 1)
+			bit++;
+		if (bit == begin)
+			bit++;
+		else
+			map->kept.saved[index] +=
+				repl_bits_set(map->now, base + begin, base + bit);
+	}
 }
 
 /* Block @index of @map, at @data, or NULL if it could not be read. */

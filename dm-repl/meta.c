@@ -45,31 +45,6 @@ static bool bit_is_set(const u8 *bits, u64 bit)
 	return bits[bit >> 3] >> (bit & 7) & 1;
 }
 
-/**
- * repl_disk_run() - the next run of bits that are set
- * @bits: as they are on a disk
- * @nr: how many
- * @begin: out: its first one
- * @end: in: where to begin; out: behind its last one
- *
- * Context: any. Return: false: there is none.
- */
-bool repl_disk_run(const u8 *bits, unsigned int nr, unsigned int *begin,
-		   unsigned int *end)
-{
-	unsigned int bit = *end;
-
-	while (bit < nr && !bit_is_set(bits, bit))
-		bit += bit & 7 || bits[bit >> 3] ? 1 : 8;
-	if (bit >= nr)
-		return false;
-	*begin = bit;
-	while (bit < nr && bit_is_set(bits, bit))
-		bit++;
-	*end = bit;
-	return true;
-}
-
 static u64 blocks_for(u64 bits)
 {
 	u64 rem;
@@ -632,20 +607,36 @@ static int replay_bitmap(struct replay *p, u64 nr)
 	const struct repl_layout *layout = &p->meta->layout;
 	u64 base, map = div64_u64_rem(nr, layout->map_blocks, &base);
 	const struct repl_disk_bits *disk;
-	unsigned int begin, end = 0;
-	int r = 0;
+	u64 bit = 0;
 
 	base *= REPL_BITMAP_BITS;
 	disk = replay_bits(p, layout->summary_blocks + nr, false);
 	if (!disk)
 		return -EUCLEAN;
-	while (!r && repl_disk_run(disk->bits, REPL_BITMAP_BITS, &begin, &end)) {
+	while (bit < REPL_BITMAP_BITS) {
+		u64 begin;
+		int r;
+
+		if (!(bit & 7) && !disk->bits[bit >> 3]) {
+			bit += 8;
+			continue;
+		}
+		if (!bit_is_set(disk->bits, bit)) {
+			bit++;
+			continue;
+		}
+		begin = bit;
+		while (bit < REPL_BITMAP_BITS && bit_is_set(disk->bits, bit))
+			bit++;
 		p->why = "Metadata bitmaps are damaged";
-		if (base + end > layout->nr_regions)
+		if (base + bit > layout->nr_regions)
 			return -EUCLEAN;
-		r = p->reader->apply(p->reader, what[map], base + begin, base + end);
+		r = p->reader->apply(p->reader, what[map], base + begin,
+				     base + bit);
+		if (r)
+			return r;
 	}
-	return r;
+	return 0;
 }
 
 static int replay_area(struct replay *p)

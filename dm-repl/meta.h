@@ -123,9 +123,6 @@ __le64 repl_extent_encode(u64 begin, u64 nr, enum repl_extent_op op);
 bool repl_extent_decode(__le64 extent, u64 nr_regions, u64 *begin, u64 *end,
 			enum repl_extent_op *op);
 
-bool repl_disk_run(const u8 *bits, unsigned int nr, unsigned int *begin,
-		   unsigned int *end);
-
 u64 repl_kept_blocks(u64 sectors, unsigned int shift);
 bool repl_kept_dir_ok(const struct repl_disk_kept_dir *dir, unsigned int slot,
 		      const struct repl_meta *meta, u64 device_blocks);
