@@ -286,15 +286,6 @@ static bool track_lacks(struct repl_track *track, u64 begin, u64 end, u64 *nr)
 	}
 }
 
-/* How far a run of bits that are set reaches, if it is not too far. */
-static u64 track_run(struct repl_track *track, const struct repl_bits *bits,
-		     u64 region)
-{
-	u64 end = min(region + WALK_REGIONS, track->nr_regions);
-
-	return repl_bits_find(bits, region, end, false);
-}
-
 /* What is dirty, up to @end, and not recent is leaving. */
 static void track_choose_run(struct repl_track *track, u64 region, u64 end)
 {
@@ -318,36 +309,35 @@ static void track_check_run(struct repl_track *track, u64 region, u64 end)
 	}
 }
 
+/* @look: what is done with each run of @bits. False: somebody wants the map. */
+static bool track_walk(struct repl_track *track, const struct repl_bits *bits,
+		       void (*look)(struct repl_track *track, u64 region, u64 end))
+{
+	u64 region = 0, end;
+
+	while ((region = repl_bits_next(bits, region)) < track->nr_regions) {
+		end = min(region + WALK_REGIONS, track->nr_regions);
+		end = repl_bits_find(bits, region, end, false);
+		look(track, region, end);
+		region = end;
+		if (track_makes_way(track))
+			return false;
+		cond_resched();
+	}
+	return true;
+}
+
 /* The first look: what may be clean is leaving. Returns whether there is any. */
 static bool track_choose(struct repl_track *track)
 {
-	u64 region, end;
-
 	repl_bits_wipe(&track->leaving);
-	region = 0;
-	while ((region = repl_bits_next(&track->dirty, region)) <
-	       track->nr_regions) {
-		end = track_run(track, &track->dirty, region);
-		track_choose_run(track, region, end);
-		region = end;
-		if (track_makes_way(track))
-			return false;
-		cond_resched();
-	}
+	if (!track_walk(track, &track->dirty, track_choose_run))
+		return false;
 	/* Who writes to what is leaving from now on takes it out. */
 	repl_bits_wipe(&track->recent);
 	smp_mb();	/* [B], pairs with [A] in repl_track_mark() */
-	region = 0;
-	while ((region = repl_bits_next(&track->leaving, region)) <
-	       track->nr_regions) {
-		end = track_run(track, &track->leaving, region);
-		track_check_run(track, region, end);
-		region = end;
-		if (track_makes_way(track))
-			return false;
-		cond_resched();
-	}
-	return repl_bits_count(&track->leaving);
+	return track_walk(track, &track->leaving, track_check_run) &&
+	       repl_bits_count(&track->leaving);
 }
 
 /*
