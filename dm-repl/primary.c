@@ -968,11 +968,12 @@ static int primary_preresume(struct dm_target *ti)
 			r = primary_inherit(p, old);
 		if (!r)
 			r = primary_load(p);
-		if (!r && list_empty(&p->list))
-			list_add(&p->list, &primaries);
-		if (!r)
+		if (!r) {
+			p->loaded = true;
 			p->unknown = false;	/* all that is so is dirty */
-		p->loaded = !r;
+			if (list_empty(&p->list))
+				list_add(&p->list, &primaries);
+		}
 	} else if (p->track && repl_keep_has_maps(&p->keep) &&
 		   repl_track_again(p->track)) {
 		repl_keep_doubt(&p->keep);
